@@ -1,0 +1,491 @@
+"""The wire contract, version 1: topics, messages and records between an edge agent and the cloud.
+
+A message is one MessagePack map, or the same as JSON (a first byte `{` tells). It holds records of one lane; record i
+has the sequence number `seq + i`, and (node, lane, epoch, sequence) is a record's identity. A message whose envelope
+cannot be read is refused whole; in a readable one each record stands or falls alone.
+
+Decoding never guesses: a wrong type, an unknown field, a number in quotes, seconds instead of milliseconds are errors
+that name the field. NaN in a binary column, like null in a JSON list, is a missing reading.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models.asset_type import IDENTIFIER, MAX_SIGNALS, SIGNAL_NAME
+
+SCHEMA: Final = 1
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+MAX_RECORDS: Final = 500
+MAX_SEQ: Final = 2**53
+MINUTE_MS: Final = 60_000
+MAX_FUTURE_MS: Final = 5 * MINUTE_MS
+MAX_AGE_MS: Final = 30 * 24 * 60 * MINUTE_MS
+
+Lane = Literal["telemetry", "advisory"]
+LANES: Final[tuple[Lane, ...]] = ("telemetry", "advisory")
+Channel = Literal["telemetry", "advisory", "presence", "ack", "command", "reply"]
+
+_TOPIC: Final = re.compile(
+    r"fw/v1/(?P<tenant>[^/]+)/(?P<node>[^/]+)/(?P<channel>telemetry|advisory|presence|ack|command|reply)"
+)
+_MAX_DIGITS: Final = 19
+_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2"}
+
+
+class WireError(ValueError):
+    """The message or record breaks the contract; the message says where and how."""
+
+
+# --- topics ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Which node of which tenant, and what kind of message."""
+
+    tenant: str
+    node: str
+    channel: Channel
+
+
+def topic(tenant: str, node: str, channel: Channel) -> str:
+    return f"fw/v1/{tenant}/{node}/{channel}"
+
+
+def parse_topic(text: str) -> Address:
+    """The address in an MQTT topic.
+
+    Raises:
+        WireError: it is not one of ours, or names what no tenant or node can be called.
+    """
+    match = _TOPIC.fullmatch(text)
+    if match is None:
+        raise WireError("topic: not fw/v1/{tenant}/{node}/{channel}")
+    for level in ("tenant", "node"):
+        _require(bool(IDENTIFIER.fullmatch(match[level])), f"topic: {level} is not a valid identifier")
+    return Address(tenant=match["tenant"], node=match["node"], channel=match["channel"])  # type: ignore[arg-type]
+
+
+# --- what a record says ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Telemetry:
+    """A block of samples of one asset, in time order, as columns.
+
+    `t_ms` int64 (n,), milliseconds since the epoch, non-decreasing; `signals` float32 (n,) each, NaN where missing.
+    """
+
+    asset: str
+    asset_type: str
+    t_ms: NDArray[np.int64]
+    signals: dict[str, NDArray[np.float32]]
+
+
+class RulHours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Quantiles of the remaining useful life, in hours."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class ModelRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which model said it: its name and the SHA-256 of its settings and knowledge."""
+
+    id: str
+    hash: str
+
+
+class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What someone should know about one asset, and why (ISO 13374 advisory generation)."""
+
+    asset: str
+    asset_type: str
+    observed_at: int
+    """Epoch milliseconds of the sample that caused it."""
+    condition: Literal["UNKNOWN", "NORMAL", "ALERT", "ALARM"]
+    health_index: float
+    anomaly_score: float
+    contributions: dict[str, float]
+    """Signal -> its share of `anomaly_score`; they sum to it."""
+    failure_modes: dict[str, float]
+    """Failure mode -> probability; what is missing to 1 is 'none of these'. Empty where there is no symptom."""
+    rul_hours: RulHours | None
+    maturity: Literal["LEARNING", "PROVISIONAL", "MATURE"]
+    model: ModelRef
+    since: int | None = None
+    """Epoch milliseconds of the first sample of the present run of evidence."""
+    residuals: dict[str, float] = {}
+    """Signal -> observed minus expected in this regime, in the signal's unit."""
+    limits_exceeded: tuple[str, ...] = ()
+    """Signals above an absolute limit."""
+    reason: str = "change"
+    """Why it was sent: change, limit, periodic, reset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Records [first_seq, last_seq] that the agent had to drop."""
+
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+Record = Telemetry | Advisory | Gap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """A record that broke the contract, kept as it came."""
+
+    reason: str
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """One record with its identity and the digest of its body (first 16 bytes of SHA-256)."""
+
+    seq: int
+    digest: bytes
+    record: Record | Rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    epoch: str
+    seq: int
+    records: tuple[Received, ...]
+
+    @property
+    def last_seq(self) -> int:
+        return self.seq + len(self.records) - 1
+
+
+# --- encoding -------------------------------------------------------------------------------------------------------
+
+
+def encode_telemetry(record: Telemetry) -> bytes:
+    """One telemetry record as MessagePack, ready for `encode_message`."""
+    t = np.ascontiguousarray(record.t_ms, dtype="<i8").tobytes()
+    signals = {name: np.ascontiguousarray(column, dtype="<f4").tobytes() for name, column in record.signals.items()}
+    return _MSGPACK.encode({"asset": record.asset, "asset_type": record.asset_type, "t": t, "signals": signals})
+
+
+def encode_advisory(record: Advisory) -> bytes:
+    return _MSGPACK.encode(record)
+
+
+def encode_gap(record: Gap) -> bytes:
+    return _MSGPACK.encode({"gap": [record.first_seq, record.last_seq], "reason": record.reason})
+
+
+def encode_message(epoch: str, seq: int, records: Sequence[bytes]) -> bytes:
+    """A message of records that are already encoded; the first has the sequence number `seq`."""
+    raw = [msgspec.Raw(body) for body in records]
+    return _MSGPACK.encode({"schema": SCHEMA, "epoch": epoch, "seq": seq, "records": raw})
+
+
+# --- decoding -------------------------------------------------------------------------------------------------------
+
+
+def decode_message(lane: Lane, payload: bytes, *, now_ms: int) -> Message:
+    """A message with every record either read or rejected.
+
+    `now_ms` is the receiver's time: samples more than 5 minutes ahead of it or 30 days behind are rejected.
+
+    Raises:
+        WireError: the envelope cannot be read; nothing in the message has an identity.
+    """
+    is_json = _check_payload(payload)
+    envelope = _decode_struct(payload, _Envelope, is_json, "message")
+    _check_envelope(envelope)
+    bodies = [bytes(raw) for raw in envelope.records]
+    received = [
+        Received(seq=envelope.seq + i, digest=digest(body), record=_read_record(lane, body, is_json, now_ms))
+        for i, body in enumerate(bodies)
+    ]
+    return Message(epoch=envelope.epoch, seq=envelope.seq, records=tuple(received))
+
+
+def digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()[:16]
+
+
+def _read_record(lane: Lane, body: bytes, is_json: bool, now_ms: int) -> Record | Rejected:
+    try:
+        return _decode_record(lane, body, is_json, now_ms)
+    except WireError as error:
+        return Rejected(reason=str(error), body=body)
+
+
+def _decode_record(lane: Lane, body: bytes, is_json: bool, now_ms: int) -> Record:
+    if _is_gap(body, is_json):
+        gap = _decode_struct(body, _GapRecord, is_json, "gap")
+        first, last = gap.gap
+        _require(1 <= first <= last <= MAX_SEQ, "gap: give [first, last] with 1 <= first <= last")
+        return Gap(first_seq=first, last_seq=last, reason=gap.reason[:200])
+    if lane == "advisory":
+        advisory = _decode_struct(body, Advisory, is_json, "advisory")
+        _check_advisory(advisory, now_ms)
+        return advisory
+    if is_json:
+        text = _decode_struct(body, _JsonTelemetry, is_json, "telemetry")
+        return _telemetry(text.asset, text.asset_type, _times(text.t), _json_columns(text.signals), now_ms)
+    raw = _decode_struct(body, _PackedTelemetry, is_json, "telemetry")
+    t_ms = _times(raw.t) if isinstance(raw.t, list) else _column(raw.t, "<i8", "t")
+    return _telemetry(raw.asset, raw.asset_type, t_ms, _packed_columns(raw.signals), now_ms)
+
+
+def _telemetry(
+    asset: str, asset_type: str, t_ms: NDArray[np.int64], columns: dict[str, NDArray[np.float32]], now_ms: int
+) -> Telemetry:
+    _check_names(asset, asset_type)
+    _require(len(t_ms) > 0, "t: a record needs at least one sample")
+    _require(0 < len(columns) <= MAX_SIGNALS, f"signals: give 1 to {MAX_SIGNALS}, not {len(columns)}")
+    for name, column in columns.items():
+        _require(
+            bool(SIGNAL_NAME.fullmatch(name)), "signals: name with letters, digits and _, at most 64, a letter first"
+        )
+        _require(len(column) == len(t_ms), f"signals.{name}: {len(column)} readings for {len(t_ms)} times")
+        _require(not bool(np.isinf(column).any()), f"signals.{name}: infinite; send null or NaN if it is missing")
+    _check_time(int(t_ms.min()), now_ms, "t")
+    _check_time(int(t_ms.max()), now_ms, "t")
+    order = np.argsort(t_ms, kind="stable")
+    if bool(np.any(order[:-1] > order[1:])):
+        t_ms, columns = t_ms[order], {name: column[order] for name, column in columns.items()}
+    return Telemetry(asset=asset, asset_type=asset_type, t_ms=t_ms, signals=columns)
+
+
+def _check_payload(payload: bytes) -> bool:
+    """Whether the payload is JSON; raises if it is neither format or uses a feature that hides content."""
+    _require(len(payload) > 0, "message: empty payload")
+    _require(len(payload) <= MAX_MESSAGE_BYTES, f"message: {len(payload)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+    for magic, name in _COMPRESSED.items():
+        _require(not payload.startswith(magic), f"message: compressed with {name}; send it uncompressed")
+    if payload[:1] != b"{":
+        return False
+    try:
+        json.loads(payload, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_short_int)
+    except RecursionError:
+        raise WireError("message: nested too deeply") from None
+    except UnicodeDecodeError:
+        raise WireError("message: not valid UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise WireError(f"message: not JSON: {error.msg} at byte {error.pos}") from None
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise WireError("message: a key appears twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise WireError(f"message: {name} is not JSON; send null for a missing reading")
+
+
+def _short_int(digits: str) -> int:
+    if len(digits.lstrip("-")) > _MAX_DIGITS:
+        raise WireError(f"message: a whole number has {len(digits)} digits, at most {_MAX_DIGITS} are allowed")
+    return int(digits)
+
+
+def _check_envelope(envelope: "_Envelope") -> None:
+    _require(envelope.schema == SCHEMA, f"schema: {envelope.schema} is not known; this is version {SCHEMA}")
+    _require(bool(IDENTIFIER.fullmatch(envelope.epoch)), "epoch: use letters, digits, _ and -, at most 64")
+    _require(
+        1 <= len(envelope.records) <= MAX_RECORDS, f"records: give 1 to {MAX_RECORDS}, not {len(envelope.records)}"
+    )
+    _require(1 <= envelope.seq <= MAX_SEQ - MAX_RECORDS, f"seq: {envelope.seq} is not within 1..2^53")
+
+
+def _check_advisory(advisory: Advisory, now_ms: int) -> None:
+    _check_names(advisory.asset, advisory.asset_type)
+    _check_time(advisory.observed_at, now_ms, "observed_at")
+    _require(len(advisory.contributions) <= MAX_SIGNALS, f"contributions: at most {MAX_SIGNALS}")
+    _require(len(advisory.residuals) <= MAX_SIGNALS, f"residuals: at most {MAX_SIGNALS}")
+    _require(len(advisory.failure_modes) <= MAX_SIGNALS, f"failure_modes: at most {MAX_SIGNALS}")
+    _require(len(advisory.limits_exceeded) <= MAX_SIGNALS, f"limits_exceeded: at most {MAX_SIGNALS}")
+    for name in (*advisory.contributions, *advisory.residuals, *advisory.limits_exceeded):
+        _require(bool(SIGNAL_NAME.fullmatch(name)), "advisory: not a signal name")
+    for mode, probability in advisory.failure_modes.items():
+        _require(bool(IDENTIFIER.fullmatch(mode)), "failure_modes: not a failure mode code")
+        _require(0 <= probability <= 1, f"failure_modes.{mode}: {probability} is not a probability")
+    _require(0 <= advisory.health_index <= 1, "health_index: not within 0..1")
+    numbers = [advisory.anomaly_score, *advisory.contributions.values(), *advisory.residuals.values()]
+    _require(bool(np.isfinite(numbers).all()), "advisory: a number is not finite")
+    if advisory.rul_hours is not None:
+        rul = advisory.rul_hours
+        _require(0 <= rul.p10 <= rul.p50 <= rul.p90 < float("inf"), "rul_hours: not 0 <= p10 <= p50 <= p90 < infinity")
+
+
+def _check_names(asset: str, asset_type: str) -> None:
+    _require(bool(IDENTIFIER.fullmatch(asset)), "asset: use letters, digits, _ and -, at most 64")
+    _require(bool(IDENTIFIER.fullmatch(asset_type)), "asset_type: use letters, digits, _ and -, at most 64")
+
+
+def _check_time(t_ms: int, now_ms: int, field: str) -> None:
+    if now_ms - MAX_AGE_MS <= t_ms <= now_ms + MAX_FUTURE_MS:
+        return
+    if now_ms - MAX_AGE_MS <= t_ms * 1000 <= now_ms + MAX_FUTURE_MS:
+        raise WireError(f"{field}: {t_ms} looks like seconds; send milliseconds since 1970")
+    if now_ms - MAX_AGE_MS <= t_ms // 1000 <= now_ms + MAX_FUTURE_MS:
+        raise WireError(f"{field}: {t_ms} looks like microseconds; send milliseconds since 1970")
+    if t_ms > now_ms:
+        raise WireError(f"{field}: {t_ms} is more than 5 minutes in the future")
+    raise WireError(f"{field}: {t_ms} is more than 30 days old")
+
+
+def _require(right: bool, reason: str) -> None:
+    if not right:
+        raise WireError(reason)
+
+
+# --- the shapes on the wire -----------------------------------------------------------------------------------------
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    schema: int
+    epoch: str
+    seq: int
+    records: list[msgspec.Raw]
+
+
+class _GapRecord(msgspec.Struct, forbid_unknown_fields=True):
+    gap: tuple[int, int]
+    reason: str
+
+
+class _PackedTelemetry(msgspec.Struct, forbid_unknown_fields=True):
+    asset: str
+    asset_type: str
+    t: bytes | list[int]
+    signals: dict[str, bytes | list[float | None]]
+
+
+class _JsonTelemetry(msgspec.Struct, forbid_unknown_fields=True):
+    asset: str
+    asset_type: str
+    t: int | list[int]
+    signals: dict[str, float | list[float | None] | None]
+
+
+class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Birth (`online`, with the assets the node serves), orderly `offline`, or, from the broker, the will."""
+
+    schema: int
+    state: Literal["online", "offline"]
+    at: int
+    epochs: dict[str, str] = {}
+    """Lane -> epoch."""
+    version: str = ""
+    assets: dict[str, str] = {}
+    """Asset -> asset type."""
+
+
+class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every record of the lane and epoch up to and including `seq` is committed."""
+
+    lane: Lane
+    epoch: str
+    seq: int
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An order to a node. `reset_baseline`: the asset was repaired at `at`; learn anew what normal is."""
+
+    schema: int
+    id: str
+    command: Literal["reset_baseline"]
+    asset: str
+    at: int
+
+
+class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The answer to the command of that id; a command that comes twice is answered twice and done once."""
+
+    schema: int
+    id: str
+    ok: bool
+    detail: str = ""
+
+
+_Control = TypeVar("_Control", Presence, Ack, Command, Reply)
+_MSGPACK: Final = msgspec.msgpack.Encoder()
+
+
+def encode_control(message: Presence | Ack | Command | Reply) -> bytes:
+    """Presence, acknowledgements, commands and replies travel as JSON: few, and readable with any MQTT client."""
+    return msgspec.json.encode(message)
+
+
+def decode_control(payload: bytes, kind: type[_Control]) -> _Control:
+    """Read a control message of the given kind.
+
+    Raises:
+        WireError: it breaks the contract; the message names the field.
+    """
+    return _decode_struct(payload, kind, _check_payload(payload), kind.__name__.lower())
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def _decode_struct(body: bytes, kind: type[_Struct], is_json: bool, what: str) -> _Struct:
+    try:
+        return msgspec.json.decode(body, type=kind) if is_json else msgspec.msgpack.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise WireError(f"{what}: {error}") from None
+    except msgspec.DecodeError as error:
+        raise WireError(f"{what}: not readable: {error}") from None
+    except RecursionError:
+        raise WireError(f"{what}: nested too deeply") from None
+    except UnicodeDecodeError:
+        raise WireError(f"{what}: not valid UTF-8") from None
+
+
+class _MaybeGap(msgspec.Struct):
+    gap: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def _is_gap(body: bytes, is_json: bool) -> bool:
+    return _decode_struct(body, _MaybeGap, is_json, "record").gap is not msgspec.UNSET
+
+
+def _column(raw: bytes, dtype: str, name: str) -> NDArray[Any]:
+    if len(raw) % np.dtype(dtype).itemsize:
+        raise WireError(f"{name}: {len(raw)} bytes is not a whole number of {dtype} values")
+    return np.frombuffer(raw, dtype=dtype)
+
+
+def _numbers(values: Sequence[float | None], name: str) -> NDArray[np.float32]:
+    column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    _require(not bool((np.abs(column) > np.finfo(np.float32).max).any()), f"signals.{name}: a reading is out of range")
+    return column.astype(np.float32)
+
+
+def _times(t: int | list[int]) -> NDArray[np.int64]:
+    times = [t] if isinstance(t, int) else t
+    _require(all(abs(value) < 2**62 for value in times), "t: a time is out of range")
+    return np.asarray(times, dtype=np.int64)
+
+
+def _packed_columns(signals: dict[str, bytes | list[float | None]]) -> dict[str, NDArray[np.float32]]:
+    return {name: _column(c, "<f4", name) if isinstance(c, bytes) else _numbers(c, name) for name, c in signals.items()}
+
+
+def _json_columns(signals: dict[str, float | list[float | None] | None]) -> dict[str, NDArray[np.float32]]:
+    return {name: _numbers(value if isinstance(value, list) else [value], name) for name, value in signals.items()}
