@@ -1,0 +1,1 @@
+"""The relational store: one schema on SQLite and PostgreSQL."""
