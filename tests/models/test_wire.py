@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from forewarn_models import wire
 
 NOW = 1_700_000_000_000

@@ -285,7 +285,7 @@ episodes = Table(
         postgresql_where=text("state = 'OPEN'"),
     ),
 )
-"""One run of evidence about one asset and failure mode. `started_at`: when the evidence began, by the machine's time."""
+"""One run of evidence about one asset and failure mode. `started_at`: since when, by the machine's time."""
 
 decisions = Table(
     "decisions",

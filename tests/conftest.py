@@ -1,0 +1,160 @@
+"""Real servers for tests, each on a free port and stopped by its process id."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+REQUIRE_ALL = os.environ.get("FOREWARN_REQUIRE_ALL") == "1"
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def require(present: bool, reason: str) -> None:
+    """Skip with the reason, or fail where skipping is not allowed (CI)."""
+    if present:
+        return
+    if REQUIRE_ALL:
+        pytest.fail(f"{reason}, and FOREWARN_REQUIRE_ALL=1 allows no skip")
+    pytest.skip(reason)
+
+
+def find_program(name: str, *folders: str) -> str | None:
+    """Where a program is, also in folders that are not on the PATH."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    """Poll until `ready()`; fail after `seconds`, saying what did not happen."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+def accepts_connections(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def stop(process: "subprocess.Popen[bytes]", seconds: float = 10.0) -> int:
+    """SIGTERM, then SIGKILL; the exit status."""
+    process.terminate()
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait(seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """A running MQTT broker."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Broker]:
+    """A mosquitto of the test's own, anonymous, on 127.0.0.1 and a free port."""
+    program = find_program("mosquitto", "/usr/sbin")
+    require(program is not None, "mosquitto is not installed (apt install mosquitto)")
+    port = free_port()
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser {pwd.getpwuid(os.getuid()).pw_name}\n")
+    process = subprocess.Popen([str(program), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: accepts_connections(port), "mosquitto listens")
+        yield Broker(port=port, process=process)
+    finally:
+        stop(process)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL cluster of this test run; the URL of its maintenance database, without a driver prefix."""
+    folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    initdb, postgres = find_program("initdb", *folders), find_program("postgres", *folders)
+    require(initdb is not None and postgres is not None, "PostgreSQL is not installed (apt install postgresql)")
+    home = tmp_path_factory.mktemp("postgres")
+    cluster, port = home / "cluster", free_port()
+    user = _postgres_user()
+    if user is not None:  # PostgreSQL refuses to run as root
+        for folder in (home, *home.parents[:2]):
+            folder.chmod(0o755)
+        shutil.chown(home, user)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    subprocess.run(
+        [str(initdb), "-D", str(cluster), "-A", "trust", "-U", "forewarn", "-E", "UTF8", "--no-sync"],
+        check=True,
+        user=user,
+        **quiet,
+    )  # type: ignore[call-overload]
+    options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={home}", "-c", "fsync=off"]
+    process = subprocess.Popen([str(postgres), "-D", str(cluster), "-p", str(port), *options], user=user, **quiet)  # type: ignore[call-overload]
+    url = f"forewarn@127.0.0.1:{port}/postgres"
+    try:
+        wait_until(lambda: _answers(url), "PostgreSQL answers", 30.0)
+        yield url
+    finally:
+        stop(process)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database of the test's own, as a SQLAlchemy URL."""
+    name = f"t{time.monotonic_ns()}"
+    with psycopg.connect(f"postgresql://{postgres_server}", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    yield f"postgresql+psycopg://{postgres_server.rsplit('/', 1)[0]}/{name}"
+    with psycopg.connect(f"postgresql://{postgres_server}", autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium to drive."""
+    program = find_program("chromium") or find_program("chromium-browser") or find_program("google-chrome")
+    require(program is not None, "chromium is not installed (apt install chromium)")
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real machine histories beside the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real machine histories (../shared/data) are not beside this checkout")
+    return SHARED_DATA
+
+
+def _postgres_user() -> str | None:
+    if os.getuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        return "nobody"
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(f"postgresql://{url}", connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
