@@ -207,7 +207,7 @@ def decode_message(lane: Lane, payload: bytes, *, now_ms: int) -> Message:
     Raises:
         WireError: the envelope cannot be read; nothing in the message has an identity.
     """
-    is_json = _check_payload(payload)
+    is_json = check_payload(payload)
     envelope = _decode_struct(payload, _Envelope, is_json, "message")
     _check_envelope(envelope)
     bodies = [bytes(raw) for raw in envelope.records]
@@ -259,16 +259,20 @@ def _telemetry(
         )
         _require(len(column) == len(t_ms), f"signals.{name}: {len(column)} readings for {len(t_ms)} times")
         _require(not bool(np.isinf(column).any()), f"signals.{name}: infinite; send null or NaN if it is missing")
-    _check_time(int(t_ms.min()), now_ms, "t")
-    _check_time(int(t_ms.max()), now_ms, "t")
+    check_time(int(t_ms.min()), now_ms, "t")
+    check_time(int(t_ms.max()), now_ms, "t")
     order = np.argsort(t_ms, kind="stable")
     if bool(np.any(order[:-1] > order[1:])):
         t_ms, columns = t_ms[order], {name: column[order] for name, column in columns.items()}
     return Telemetry(asset=asset, asset_type=asset_type, t_ms=t_ms, signals=columns)
 
 
-def _check_payload(payload: bytes) -> bool:
-    """Whether the payload is JSON; raises if it is neither format or uses a feature that hides content."""
+def check_payload(payload: bytes) -> bool:
+    """Whether the payload is JSON.
+
+    Raises:
+        WireError: it is empty, too large, compressed, or JSON that hides or repeats content.
+    """
     _require(len(payload) > 0, "message: empty payload")
     _require(len(payload) <= MAX_MESSAGE_BYTES, f"message: {len(payload)} bytes, the limit is {MAX_MESSAGE_BYTES}")
     for magic, name in _COMPRESSED.items():
@@ -314,7 +318,7 @@ def _check_envelope(envelope: "_Envelope") -> None:
 
 def _check_advisory(advisory: Advisory, now_ms: int) -> None:
     _check_names(advisory.asset, advisory.asset_type)
-    _check_time(advisory.observed_at, now_ms, "observed_at")
+    check_time(advisory.observed_at, now_ms, "observed_at")
     _require(len(advisory.contributions) <= MAX_SIGNALS, f"contributions: at most {MAX_SIGNALS}")
     _require(len(advisory.residuals) <= MAX_SIGNALS, f"residuals: at most {MAX_SIGNALS}")
     _require(len(advisory.failure_modes) <= MAX_SIGNALS, f"failure_modes: at most {MAX_SIGNALS}")
@@ -337,7 +341,12 @@ def _check_names(asset: str, asset_type: str) -> None:
     _require(bool(IDENTIFIER.fullmatch(asset_type)), "asset_type: use letters, digits, _ and -, at most 64")
 
 
-def _check_time(t_ms: int, now_ms: int, field: str) -> None:
+def check_time(t_ms: int, now_ms: int, field: str) -> None:
+    """Refuse an instant the cloud would refuse: more than 5 minutes ahead of `now_ms` or 30 days behind it.
+
+    Raises:
+        WireError: with the likely cause, such as seconds instead of milliseconds.
+    """
     if now_ms - MAX_AGE_MS <= t_ms <= now_ms + MAX_FUTURE_MS:
         return
     if now_ms - MAX_AGE_MS <= t_ms * 1000 <= now_ms + MAX_FUTURE_MS:
@@ -438,7 +447,7 @@ def decode_control(payload: bytes, kind: type[_Control]) -> _Control:
     Raises:
         WireError: it breaks the contract; the message names the field.
     """
-    return _decode_struct(payload, kind, _check_payload(payload), kind.__name__.lower())
+    return _decode_struct(payload, kind, check_payload(payload), kind.__name__.lower())
 
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
