@@ -400,6 +400,9 @@ class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     at: int
     epochs: dict[str, str] = {}
     """Lane -> epoch."""
+    first_seqs: dict[str, int] = {}
+    """Lane -> the first sequence number the node still holds or will assign next. What the cloud lacks below it can no
+    longer come: the cloud notes a gap and goes on, instead of waiting for ever (a cloud that was restored or reset)."""
     version: str = ""
     assets: dict[str, str] = {}
     """Asset -> asset type."""
