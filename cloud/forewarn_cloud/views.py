@@ -80,8 +80,10 @@ class Asset:
     node: str
     site: str | None
     site_name: str | None
+    time_zone: str | None
     customer: str | None
     customer_name: str | None
+    tier: int | None
     created_at: int
     health: Health | None
     open_orders: tuple["OrderRef", ...]
@@ -135,6 +137,16 @@ def list_assets(
     return Page(items=_assets(connection, tenant, rows), next_key=next_key)
 
 
+def sickest_assets(
+    connection: Connection, tenant: str, *, offset: int = 0, limit: int = 50, **equals: str | None
+) -> tuple[Asset, ...]:
+    """Assets in the order the service desk looks at them: the lowest health first, those nothing is known of last."""
+    query = _where(_select_assets(tenant), {"condition": asset_health.c.condition}, equals)
+    health = asset_health.c.health_index
+    rows = connection.execute(query.order_by(health.is_(None), health, assets.c.asset).limit(limit).offset(offset))
+    return _assets(connection, tenant, rows.all())
+
+
 def get_asset(connection: Connection, tenant: str, asset: str) -> Asset | None:
     rows = connection.execute(_select_assets(tenant).where(assets.c.asset == asset)).all()
     return next(iter(_assets(connection, tenant, rows)), None)
@@ -181,8 +193,10 @@ def _select_assets(tenant: str) -> Select[Any]:
         select(
             assets,
             sites.c.name.label("site_name"),
+            sites.c.time_zone,
             sites.c.customer,
             customers.c.name.label("customer_name"),
+            customers.c.tier,
             *[column.label(f"health_{column.name}") for column in asset_health.c if column.name not in _KEY],
         )
         .select_from(assets)
@@ -211,8 +225,10 @@ def _asset(row: Row[Any], open_orders: tuple[OrderRef, ...]) -> Asset:
         node=row.node,
         site=row.site,
         site_name=row.site_name,
+        time_zone=row.time_zone,
         customer=row.customer,
         customer_name=row.customer_name,
+        tier=row.tier,
         created_at=row.created_at,
         health=_health_of_row(row._mapping) if row.health_observed_at is not None else None,
         open_orders=open_orders,
@@ -302,8 +318,10 @@ class Order:
     asset_type: str
     site: str | None
     site_name: str | None
+    time_zone: str | None
     customer: str | None
     customer_name: str | None
+    tier: int | None
     failure_mode: str
     priority: int
     opened_at: int
@@ -484,8 +502,10 @@ def _select_orders(tenant: str) -> Select[Any]:
             assets.c.asset_type,
             assets.c.site,
             sites.c.name.label("site_name"),
+            sites.c.time_zone,
             sites.c.customer,
             customers.c.name.label("customer_name"),
+            customers.c.tier,
             *[column.label(f"health_{column.name}") for column in asset_health.c if column.name not in _KEY],
         )
         .select_from(orders)
