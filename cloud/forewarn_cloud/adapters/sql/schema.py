@@ -268,6 +268,7 @@ episodes = Table(
     _instant("started_at"),
     _instant("opened_at"),
     _instant("last_evidence_at"),
+    _instant("cleared_at", nullable=True),
     _instant("closed_at", nullable=True),
     Column("close_reason", String(64)),
     Column("advisory", JSON, nullable=False),
@@ -285,7 +286,8 @@ episodes = Table(
         postgresql_where=text("state = 'OPEN'"),
     ),
 )
-"""One run of evidence about one asset and failure mode. `started_at`: since when, by the machine's time."""
+"""One run of evidence about one asset and failure mode. `started_at`: since when, by the machine's time; `cleared_at`:
+since when the machine has been NORMAL again; `advisory`: the latest that was evidence."""
 
 decisions = Table(
     "decisions",
@@ -341,6 +343,15 @@ orders = Table(
 )
 """`needed_by_at`: before this the failure is unlikely (P10 of the remaining life); `ready_at`: parts and technician can
 be there. `version` counts changes and is the ETag."""
+
+counters = Table(
+    "counters",
+    metadata,
+    _name("tenant", primary_key=True),
+    _name("counter", primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""The last number given out, for the numbers people read."""
 
 findings = Table(
     "findings",

@@ -1,0 +1,124 @@
+"""Engines for SQLite and PostgreSQL that behave alike: durable commits, writers that wait, named errors.
+
+SQLite: WAL, synchronous=FULL, foreign keys on. A transaction that will write takes the write lock at its start
+(`writing`), so that it never has to give up half way because what it read has changed. PostgreSQL: READ COMMITTED with
+row locks.
+"""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+
+from forewarn_cloud.errors import Contended, Unavailable
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS: Final = 5_000
+RETRY_SECONDS: Final = 15.0
+_FIRST_PAUSE_SECONDS: Final = 0.005
+_LONGEST_PAUSE_SECONDS: Final = 0.2
+_WRITES: Final = "forewarn_writes"
+_CONTENDED_SQLSTATES: Final = ("40001", "40P01", "55P03", "23505")
+"""Serialization failure, deadlock, lock not available, and a unique key that another transaction was first to take."""
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for a `sqlite:///` or `postgresql+psycopg://` URL."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True)
+    engine = create_engine(url, pool_size=10, max_overflow=30)
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A consistent view of the database; blocks nobody."""
+    with translated(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that may write: committed when the block ends well, rolled back when it raises.
+
+    Raises:
+        Contended: another transaction was faster; the block is worth running again.
+        Unavailable: the database cannot serve. Nothing was changed.
+    """
+    with translated(), engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+        yield connection
+
+
+def retrying(work: Callable[[], T], *, seconds: float = RETRY_SECONDS) -> T:
+    """Run `work`, again while it is contended, with growing pauses, for at most about `seconds`.
+
+    Raises:
+        Unavailable: still contended at the end.
+    """
+    deadline = time.monotonic() + seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return work()
+        except Contended as error:
+            if time.monotonic() + pause > deadline:
+                raise Unavailable(f"the database is busy: {error}") from error
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Database errors by their consequence. What is a mistake of ours (a broken constraint, bad SQL) stays as it is."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_contention(error.orig):
+            raise Contended(str(error.orig)) from error
+        if _is_outage(error):
+            raise Unavailable(f"the database cannot serve: {error.orig}") from error
+        raise
+
+
+def _is_contention(cause: BaseException | None) -> bool:
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(cause, psycopg.Error) and cause.sqlstate in _CONTENDED_SQLSTATES
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """The disk is full or gone, the server is stopping or not there."""
+    cause = error.orig
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR
+    return error.connection_invalidated or (
+        isinstance(cause, psycopg.OperationalError) and (cause.sqlstate or "08")[:2] in ("08", "53", "57", "58")
+    )
+
+
+def _set_up_sqlite(connection: DBAPIConnection, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
