@@ -218,6 +218,17 @@ def decode_message(lane: Lane, payload: bytes, *, now_ms: int) -> Message:
     return Message(epoch=envelope.epoch, seq=envelope.seq, records=tuple(received))
 
 
+def decode_telemetry(body: bytes) -> Telemetry:
+    """One record as `encode_telemetry` wrote it: a node reads back its own.
+
+    Raises:
+        WireError: it is not one.
+    """
+    raw = _decode_struct(body, _PackedTelemetry, False, "telemetry")
+    t_ms = _times(raw.t) if isinstance(raw.t, list) else _column(raw.t, "<i8", "t")
+    return Telemetry(asset=raw.asset, asset_type=raw.asset_type, t_ms=t_ms, signals=_packed_columns(raw.signals))
+
+
 def digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:16]
 
