@@ -34,6 +34,7 @@ from forewarn_cloud.adapters.sql.schema import (
     sites,
     stock,
 )
+from forewarn_cloud.errors import Invalid
 
 T = TypeVar("T")
 Key = tuple[int | str, ...]
@@ -706,6 +707,12 @@ class Refused:
     received_at: int
     body: bytes
 
+    @property
+    def body_text(self) -> str:
+        """The body for people: UTF-8 where it is, with escapes where it is not."""
+        text = self.body.decode("utf-8", "backslashreplace")
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
@@ -903,12 +910,25 @@ def _page(
 
 
 def _beyond(order: Sequence[_SortBy], after: Key) -> ColumnElement[bool]:
-    """Rows behind `after`: equal in the first columns and beyond in the next, for each column."""
+    """Rows behind `after`: equal in the first columns and beyond in the next, for each column.
+
+    Raises:
+        Invalid: `after` does not fit these columns.
+    """
+    kinds = [by.column.type.python_type for by in order]
+    if len(after) != len(order) or not all(map(_fits, after, kinds)):
+        raise Invalid("cursor", "give the next_cursor of the same list, or none")
     steps = []
     for i, (by, value) in enumerate(zip(order, after, strict=True)):
         equal = [earlier.column == same for earlier, same in zip(order[:i], after[:i], strict=True)]
         steps.append(and_(*equal, by.column < value if by.descending else by.column > value))
     return or_(*steps)
+
+
+def _fits(value: object, kind: type) -> bool:
+    if isinstance(value, str):
+        return kind is str and value.isprintable()
+    return type(value) is int and kind is int and abs(value) < 2**63
 
 
 def _newest(at: Column[Any], identity: Column[Any]) -> tuple[_SortBy, ...]:
