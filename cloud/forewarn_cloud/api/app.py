@@ -25,7 +25,6 @@ def create_app(deps: ApiDeps, routers: Sequence[APIRouter] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.deps = deps
     app.state.metrics = CollectorRegistry()

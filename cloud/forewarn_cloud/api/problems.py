@@ -108,3 +108,7 @@ def _of_defect(request: Request, error: Exception) -> JSONResponse:
 
 def _field(location: Sequence[Any]) -> str:
     return ".".join(str(step) for step in location)
+
+
+def _fix(message: str) -> str:
+    return message.removeprefix("Value error, ")
