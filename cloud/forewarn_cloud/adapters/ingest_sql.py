@@ -1,0 +1,266 @@
+"""What ingest reads and writes, in the relational database."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import Column, Connection, Engine, Insert, Table, delete, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from forewarn_cloud.adapters.sql import schema
+from forewarn_cloud.adapters.sql.engine import retrying, writing
+from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
+from forewarn_cloud.ingest.ledger import (
+    Changes,
+    KnownAsset,
+    KnownNode,
+    LaneChange,
+    LedgerTransaction,
+    Refusal,
+    StoredAdvisory,
+    StoredGap,
+)
+from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
+from forewarn_cloud.ingest.progress import Progress
+
+T = TypeVar("T")
+Row = dict[str, Any]
+QUARANTINE_ROWS: Final = 10_000
+"""Kept for each tenant; beyond that the oldest go."""
+_KEYS_A_QUERY: Final = 500
+
+
+@dataclass(frozen=True)
+class SqlLedger:
+    """`Ledger` over SQLite or PostgreSQL."""
+
+    engine: Engine
+    quarantine_rows: int = QUARANTINE_ROWS
+
+    def run(self, work: Callable[[LedgerTransaction], T]) -> T:
+        def once() -> T:
+            with writing(self.engine) as connection:
+                return work(SqlLedgerTransaction(connection, self.quarantine_rows))
+
+        return retrying(once)
+
+
+@dataclass(frozen=True)
+class SqlLedgerTransaction:
+    connection: Connection
+    quarantine_rows: int = QUARANTINE_ROWS
+
+    def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]:
+        table = schema.nodes.c
+        return {
+            (row.tenant, row.node): KnownNode(deleted=row.deleted_at is not None, declares_assets=row.declares_assets)
+            for row in self._rows(schema.nodes, (table.tenant, table.node), keys)
+        }
+
+    def assets(self, keys: Collection[AssetKey]) -> dict[AssetKey, KnownAsset]:
+        table = schema.assets.c
+        return {
+            (row.tenant, row.asset): KnownAsset(
+                node=row.node, asset_type=row.asset_type, deleted=row.deleted_at is not None
+            )
+            for row in self._rows(schema.assets, (table.tenant, table.asset), keys)
+        }
+
+    def signals(self, keys: Collection[AssetKey]) -> dict[AssetKey, frozenset[str]]:
+        table = schema.asset_signals.c
+        found = dict[AssetKey, set[str]]()
+        for row in self._rows(schema.asset_signals, (table.tenant, table.asset), keys):
+            found.setdefault((row.tenant, row.asset), set()).add(row.signal)
+        return {key: frozenset(names) for key, names in found.items()}
+
+    def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]:
+        table = schema.lane_progress.c
+        columns = (table.tenant, table.node, table.lane, table.epoch)
+        return {
+            (row.tenant, row.node, row.lane, row.epoch): Progress(
+                contiguous=row.contiguous_seq, ahead=tuple((first, last) for first, last in row.ahead)
+            )
+            for row in self._rows(schema.lane_progress, columns, sorted(keys), lock=True)
+        }
+
+    def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
+        tenant, node, name, epoch = lane
+        found = self._digests(schema.quarantine, lane, seqs) | self._digests(schema.gaps, lane, seqs)
+        if name == "telemetry":
+            return found | SqlTelemetry(self.connection).digests(tenant, node, epoch, seqs)
+        return found | self._digests(schema.advisories, lane, seqs)
+
+    def write(self, changes: Changes) -> None:
+        self._write_assets(changes)
+        self._write_nodes(changes)
+        SqlTelemetry(self.connection).append(changes.telemetry)
+        self._insert(schema.advisories, [_advisory_row(row, changes.at) for row in changes.advisories])
+        gaps = [_gap_row(gap, changes.at) for gap in changes.gaps]
+        if gaps:
+            self.connection.execute(self._upsert(schema.gaps).on_conflict_do_nothing(), gaps)
+        self._write_refusals(changes)
+        self._write_lanes(changes)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _rows(
+        self, table: Table, columns: Sequence[Column[Any]], keys: Collection[Any], *, lock: bool = False
+    ) -> Iterator[Any]:
+        wanted = list(keys)
+        for start in range(0, len(wanted), _KEYS_A_QUERY):
+            query = select(table).where(tuple_(*columns).in_(wanted[start : start + _KEYS_A_QUERY]))
+            yield from self.connection.execute(query.with_for_update() if lock else query)
+
+    def _digests(self, table: Table, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
+        wanted, found = list(seqs), dict[int, bytes]()
+        of_lane = [table.c[column] == value for column, value in zip(_LANE, lane, strict=True) if column in table.c]
+        for start in range(0, len(wanted), _KEYS_A_QUERY):
+            some = table.c.seq.in_(wanted[start : start + _KEYS_A_QUERY])
+            rows = self.connection.execute(select(table.c.seq, table.c.digest).where(*of_lane, some))
+            found.update((row.seq, bytes(row.digest)) for row in rows)
+        return found
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def _write_assets(self, changes: Changes) -> None:
+        rows = [_asset_row(key, asset, changes.at) for key, asset in changes.assets.items()]
+        if rows:
+            statement = self._upsert(schema.assets)
+            changed = {"asset_type": statement.excluded.asset_type}
+            self.connection.execute(
+                statement.on_conflict_do_update(index_elements=["tenant", "asset"], set_=changed), rows
+            )
+        signals = [
+            {"tenant": tenant, "asset": asset, "signal": name, "first_seen_at": changes.at}
+            for (tenant, asset), names in changes.signals.items()
+            for name in sorted(names)
+        ]
+        if signals:
+            self.connection.execute(self._upsert(schema.asset_signals).on_conflict_do_nothing(), signals)
+
+    def _write_nodes(self, changes: Changes) -> None:
+        nodes, commands = schema.nodes, schema.commands
+        for (tenant, node), presence in sorted(changes.presence.items()):
+            values: Row = {"online": presence.online, "presence_at": changes.at}
+            if presence.online:
+                values["version"] = presence.version
+            self.connection.execute(update(nodes).where(nodes.c.tenant == tenant, nodes.c.node == node).values(values))
+        for (tenant, node), reply in changes.replies:
+            asked = (commands.c.tenant == tenant, commands.c.node == node, commands.c.id == reply.id)
+            state = "DONE" if reply.ok else "FAILED"
+            detail = reply.detail.replace("\0", "")[:500]
+            self.connection.execute(
+                update(commands).where(*asked, commands.c.state == "PENDING").values(state=state, detail=detail)
+            )
+
+    def _write_refusals(self, changes: Changes) -> None:
+        if not changes.refusals:
+            return
+        table, statement = schema.quarantine, self._upsert(schema.quarantine)
+        seen_again = statement.on_conflict_do_update(
+            index_elements=["tenant", "topic", "digest"],
+            set_={"times_seen": table.c.times_seen + 1, "received_at": statement.excluded.received_at},
+        )
+        self.connection.execute(seen_again, [_refusal_row(refusal, changes.at) for refusal in changes.refusals])
+        for tenant in {refusal.tenant for refusal in changes.refusals}:
+            mine = select(table.c.id).where(table.c.tenant == tenant).order_by(table.c.id.desc())
+            newest_to_go = mine.offset(self.quarantine_rows).limit(1).scalar_subquery()
+            self.connection.execute(delete(table).where(table.c.tenant == tenant, table.c.id <= newest_to_go))
+
+    def _write_lanes(self, changes: Changes) -> None:
+        if not changes.lanes:
+            return
+        table, statement = schema.lane_progress, self._upsert(schema.lane_progress)
+        new = statement.excluded
+        added = statement.on_conflict_do_update(
+            index_elements=list(_LANE),
+            set_={
+                "contiguous_seq": new.contiguous_seq,
+                "ahead": new.ahead,
+                "records_stored": table.c.records_stored + new.records_stored,
+                "records_quarantined": table.c.records_quarantined + new.records_quarantined,
+                "updated_at": new.updated_at,
+            },
+        )
+        self.connection.execute(
+            added, [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
+        )
+
+    def _insert(self, table: Table, rows: Sequence[Row]) -> None:
+        if rows:
+            self.connection.execute(insert(table), rows)
+
+    def _upsert(self, table: Table) -> Any:
+        """An insert that can say what to do where the row exists; both databases have it, SQLAlchemy's core has not."""
+        dialect = {"sqlite": sqlite, "postgresql": postgresql}[self.connection.dialect.name]
+        statement: Insert = dialect.insert(table)
+        return statement
+
+
+_LANE: Final = ("tenant", "node", "lane", "epoch")
+
+
+def _asset_row(key: AssetKey, asset: KnownAsset, at: int) -> Row:
+    tenant, name = key
+    return {
+        "tenant": tenant,
+        "asset": name,
+        "node": asset.node,
+        "asset_type": asset.asset_type,
+        "name": name,
+        "created_at": at,
+    }
+
+
+def _advisory_row(row: StoredAdvisory, at: int) -> Row:
+    tenant, node, _, epoch = row.lane
+    return {
+        "tenant": tenant,
+        "node": node,
+        "epoch": epoch,
+        "seq": row.seq,
+        "digest": row.digest,
+        "asset": row.advisory.asset,
+        "observed_at": row.advisory.observed_at,
+        "received_at": at,
+        "body": msgspec.to_builtins(row.advisory),
+    }
+
+
+def _gap_row(gap: StoredGap, at: int) -> Row:
+    return dict(zip(_LANE, gap.lane, strict=True)) | {
+        "seq": gap.seq,
+        "digest": gap.digest,
+        "first_seq": gap.first_seq,
+        "last_seq": gap.last_seq,
+        "reason": gap.reason,
+        "received_at": at,
+    }
+
+
+def _refusal_row(refusal: Refusal, at: int) -> Row:
+    return {
+        "tenant": refusal.tenant,
+        "topic": refusal.topic,
+        "node": refusal.node,
+        "lane": None if refusal.lane is None else refusal.lane[2],
+        "epoch": None if refusal.lane is None else refusal.lane[3],
+        "seq": refusal.seq,
+        "digest": refusal.digest,
+        "reason": refusal.reason,
+        "security": refusal.security,
+        "body": refusal.body,
+        "received_at": at,
+    }
+
+
+def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Row:
+    return dict(zip(_LANE, lane, strict=True)) | {
+        "contiguous_seq": change.progress.contiguous,
+        "ahead": [list(pair) for pair in change.progress.ahead],
+        "records_stored": change.stored,
+        "records_quarantined": change.quarantined,
+        "first_at": at,
+        "updated_at": at,
+    }

@@ -1,0 +1,95 @@
+"""Columns of one record as bytes: compact, versioned, checked when they are read.
+
+Layout, little-endian: `B` version, `B` 1 if the body is zlib-compressed, `I` CRC-32 of the body, body. The body is
+`I` samples, `H` bytes of names, `B` width of a time step, `q` the first time, the names joined by a line feed, the
+steps in time, and the readings signal by signal. Steps and readings are stored byte plane by byte plane (all first
+bytes, then all second bytes, ...): neighbouring values share their high bytes, so this compresses where plain floats do
+not.
+"""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_cloud.telemetry import Columns
+
+VERSION: Final = 1
+_HEADER: Final = struct.Struct("<BBI")
+_BODY: Final = struct.Struct("<IHBq")
+_STEP_WIDTHS: Final = (1, 2, 4, 8)
+_WORTH_COMPRESSING_BYTES: Final = 200
+_MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+
+
+class CodecError(ValueError):
+    """The stored bytes are damaged or of an unknown version."""
+
+
+def encode_columns(t_ms: NDArray[np.int64], signals: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """`t_ms` int64 (n,), n >= 1, non-decreasing; `signals` float32 (n,) each."""
+    steps = np.diff(t_ms).astype(np.uint64)
+    largest = int(steps.max(initial=0))
+    width = next(width for width in _STEP_WIDTHS if largest < 1 << 8 * width)
+    names = "\n".join(signals).encode()
+    body = b"".join(
+        [
+            _BODY.pack(len(t_ms), len(names), width, int(t_ms[0])),
+            names,
+            _planes(steps.astype(f"<u{width}")),
+            _planes(np.concatenate([np.empty(0, "<f4"), *signals.values()], dtype="<f4")),
+        ]
+    )
+    packed = zlib.compress(body, 1) if len(body) > _WORTH_COMPRESSING_BYTES else body
+    smaller = len(packed) < len(body)
+    return _HEADER.pack(VERSION, smaller, zlib.crc32(body)) + (packed if smaller else body)
+
+
+def decode_columns(stored: bytes) -> Columns:
+    """What `encode_columns` was given.
+
+    Raises:
+        CodecError: the bytes are damaged, or a newer forewarn wrote them.
+    """
+    body = _checked_body(stored)
+    samples, name_bytes, width, first_ms = _BODY.unpack_from(body)
+    names_end = _BODY.size + name_bytes
+    steps_end = names_end + (samples - 1) * width
+    names = body[_BODY.size : names_end].decode().split("\n") if name_bytes else []
+    if len(body) != steps_end + len(names) * samples * 4:
+        raise CodecError("the columns do not have the length their header says")
+    steps = _values(body[names_end:steps_end], f"<u{width}")
+    readings = _values(body[steps_end:], "<f4").reshape(len(names), samples)
+    t_ms = first_ms + np.concatenate([[0], np.cumsum(steps, dtype=np.int64)]).astype(np.int64)
+    return t_ms, dict(zip(names, readings, strict=True))
+
+
+def _checked_body(stored: bytes) -> bytes:
+    if len(stored) < _HEADER.size:
+        raise CodecError("the columns are cut off")
+    version, compressed, checksum = _HEADER.unpack_from(stored)
+    if version != VERSION:
+        raise CodecError(f"the columns are of version {version}; this forewarn reads version {VERSION}")
+    body = _inflate(stored[_HEADER.size :]) if compressed else stored[_HEADER.size :]
+    if zlib.crc32(body) != checksum or len(body) < _BODY.size:
+        raise CodecError("the columns are damaged: their checksum is wrong")
+    return body
+
+
+def _inflate(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, _MAX_BODY_BYTES)
+    except zlib.error as error:
+        raise CodecError(f"the columns are damaged: {error}") from None
+
+
+def _planes(values: NDArray[Any]) -> bytes:
+    return values.view(np.uint8).reshape(-1, values.itemsize).T.tobytes()
+
+
+def _values(planes: bytes, dtype: str) -> NDArray[Any]:
+    width = np.dtype(dtype).itemsize
+    return np.frombuffer(planes, np.uint8).reshape(width, -1).T.copy().view(dtype).reshape(-1)

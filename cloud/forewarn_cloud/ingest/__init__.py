@@ -1,0 +1,1 @@
+"""From the broker to committed rows: nothing is acknowledged before it is durable."""

@@ -1,0 +1,149 @@
+"""The connection to the broker: a persistent session, acknowledged by hand, whatever the broker."""
+
+import itertools
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+import structlog
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+from forewarn_cloud.ingest.messages import Delivery
+
+log = structlog.get_logger(__name__)
+
+SUBSCRIPTIONS: Final = tuple(f"fw/v1/+/+/{channel}" for channel in ("telemetry", "advisory", "presence", "reply"))
+KEEP_ALIVE_SECONDS: Final = 30
+RECONNECT_SECONDS: Final = (1, 10)
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+class BrokerUrlError(ValueError):
+    """The broker's URL cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerUrl:
+    """mqtt://[user[:password]@]host[:port], or mqtts:// for TLS."""
+
+    host: str
+    port: int
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> "BrokerUrl":
+        """Raises: BrokerUrlError"""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise BrokerUrlError(f"broker_url: {error}") from None
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise BrokerUrlError("broker_url: write mqtt://host:port or mqtts://host:port")
+        return cls(
+            host=parts.hostname,
+            port=port or _PORTS[parts.scheme],
+            tls=parts.scheme == "mqtts",
+            username=None if parts.username is None else unquote(parts.username),
+            password=None if parts.password is None else unquote(parts.password),
+        )
+
+
+class BrokerConnection:
+    """One MQTT session with a thread of its own. Reconnects by itself, and subscribes anew each time, because the
+    broker may have forgotten the session."""
+
+    def __init__(
+        self,
+        url: BrokerUrl,
+        *,
+        client_id: str,
+        on_delivery: Callable[[Delivery], object],
+        ca_file: Path | None = None,
+    ) -> None:
+        self._url = url
+        self._on_delivery = on_delivery
+        self._generations = itertools.count(1)
+        self._generation = 0
+        self._subscribed = False
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=False,
+            manual_ack=True,
+            protocol=paho.MQTTv311,
+        )
+        client.username_pw_set(url.username, url.password)
+        if url.tls:
+            client.tls_set_context(ssl.create_default_context(cafile=ca_file))
+        client.reconnect_delay_set(*RECONNECT_SECONDS)
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_subscribe = self._subscription_answered
+        client.on_message = self._received
+        self._client = client
+
+    def start(self) -> None:
+        self._client.connect_async(self._url.host, self._url.port, KEEP_ALIVE_SECONDS)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Disconnect in order; the broker keeps the session and what comes meanwhile."""
+        self._subscribed = False
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def ready(self) -> bool:
+        """Connected and subscribed."""
+        return self._subscribed
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """PUBACK those of this connection; those of an earlier one have lost their packet identifier."""
+        for delivery in deliveries:
+            generation, packet = delivery.receipt
+            if generation == self._generation and packet:
+                self._client.ack(packet, 1)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int) -> bool:
+        if not self._subscribed:
+            return False
+        return self._client.publish(topic, payload, qos).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("broker_refused", host=self._url.host, port=self._url.port, reason=str(reason))
+            return
+        self._generation = next(self._generations)
+        log.info("broker_connected", host=self._url.host, port=self._url.port)
+        client.subscribe([(topic, 1) for topic in SUBSCRIPTIONS])
+
+    def _subscription_answered(
+        self, _client: paho.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+    ) -> None:
+        self._subscribed = not any(reason.is_failure for reason in reasons)
+        if not self._subscribed:
+            log.error("subscription_refused", topics=SUBSCRIPTIONS, reasons=[str(r) for r in reasons])
+
+    def _disconnected(
+        self, _client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
+    ) -> None:
+        self._subscribed = False
+        if reason.is_failure:
+            log.warning("broker_lost", host=self._url.host, port=self._url.port, reason=str(reason))
+
+    def _received(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        receipt = (self._generation, message.mid if message.qos else 0)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = "(topic is not UTF-8)"
+        payload = bytes(message.payload)
+        self._on_delivery(Delivery(topic=topic, payload=payload, retained=message.retain, receipt=receipt))

@@ -1,0 +1,323 @@
+"""What to do with each message and record of a batch. Pure: facts in, changes out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from forewarn_cloud.ingest.ledger import (
+    Changes,
+    Facts,
+    KnownAsset,
+    LaneChange,
+    PresenceChange,
+    Refusal,
+    StoredAdvisory,
+    StoredGap,
+)
+from forewarn_cloud.ingest.messages import (
+    AssetKey,
+    ControlMessage,
+    Delivery,
+    Incoming,
+    LaneKey,
+    LaneMessage,
+    NodeKey,
+    Unreadable,
+)
+from forewarn_cloud.ingest.progress import Progress, Range, advance, missing_below
+from forewarn_cloud.telemetry import TelemetryRecord
+from forewarn_models import wire
+from forewarn_models.asset_type import IDENTIFIER, MAX_SIGNALS
+
+MAX_HOLES: Final = 1000
+"""Of a lane. Records that would make more are left to be resent once the earlier ones have come."""
+NO_LONGER_HELD: Final = "not received, and the node no longer holds it"
+
+
+class _Refused(Exception):
+    """A record that is not to be stored; the message is the reason."""
+
+    def __init__(self, reason: str, *, security: bool = False) -> None:
+        super().__init__(reason)
+        self.security = security
+
+
+@dataclass(kw_only=True)
+class Judgement:
+    changes: Changes
+    held: list[Delivery] = field(default_factory=list)
+    """Not judged: they name machines whose node may be about to declare them."""
+    refused_births: dict[NodeKey, ControlMessage] = field(default_factory=dict)
+    """Of nodes that are not enrolled, or not yet."""
+    new_epochs: list[LaneKey] = field(default_factory=list)
+    signals: dict[AssetKey, set[str]] = field(default_factory=dict)
+    """All signals, old and new, of the machines whose telemetry is stored."""
+
+
+def judge(batch: Sequence[Incoming], facts: Facts, *, tenant: str, at: int, last_chance: bool) -> Judgement:
+    """Decide on a batch.
+
+    `tenant` is whom this cloud serves. Presence comes first, whatever the order of delivery: a birth registers the
+    machines that the node's records speak of. `last_chance`: hold nothing back any more.
+    """
+    judging = _Judging(facts=facts, tenant=tenant, last_chance=last_chance, result=Judgement(changes=Changes(at=at)))
+    for incoming in sorted(batch, key=lambda incoming: not isinstance(incoming, ControlMessage)):
+        judging.consider(incoming)
+    return judging.finish()
+
+
+@dataclass(kw_only=True)
+class _Judging:
+    facts: Facts
+    tenant: str
+    last_chance: bool
+    result: Judgement
+    assets: dict[AssetKey, KnownAsset] = field(init=False)
+    digests: dict[tuple[LaneKey, int], bytes] = field(init=False)
+    received: dict[LaneKey, list[Range]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.assets = dict(self.facts.assets)
+        self.digests = dict(self.facts.digests)
+
+    @property
+    def changes(self) -> Changes:
+        return self.result.changes
+
+    def consider(self, incoming: Incoming) -> None:
+        refusal = None if incoming.node is None else self._refused_node(incoming.node)
+        if refusal is not None:
+            self._refuse_node(incoming, refusal)
+        elif isinstance(incoming, Unreadable):
+            self._refuse(incoming, incoming.reason, body=incoming.delivery.payload)
+        elif isinstance(incoming, LaneMessage):
+            self._take_lane(incoming)
+        elif isinstance(incoming.body, wire.Reply):
+            self.changes.replies.append((incoming.node, incoming.body))
+        else:
+            self._take_presence(incoming, incoming.body)
+
+    def finish(self) -> Judgement:
+        for lane, ranges in self.received.items():
+            change = self.changes.lanes[lane]
+            change.progress = advance(change.progress, ranges)
+        return self.result
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+
+    def _refused_node(self, key: NodeKey) -> _Refused | None:
+        node = self.facts.nodes.get(key)
+        if key[0] != self.tenant:
+            return _Refused(f"tenant: {key[0]!r} is not served here", security=True)
+        if node is None:
+            return _Refused(f"node: {key[1]!r} is not enrolled; `forewarn-cloud node add {key[1]}` enrols it")
+        return _Refused(f"node: {key[1]!r} was deleted", security=True) if node.deleted else None
+
+    def _refuse_node(self, incoming: Incoming, refusal: _Refused) -> None:
+        """One row a topic, however much the node sends: it must not push out of quarantine what others sent."""
+        same = wire.digest(str(refusal).encode())
+        body = incoming.delivery.payload
+        self._refuse(incoming, str(refusal), body=body, security=refusal.security, digest=same)
+        if isinstance(incoming, ControlMessage) and isinstance(incoming.body, wire.Presence):
+            self.result.refused_births[incoming.node] = incoming
+
+    def _take_presence(self, incoming: ControlMessage, presence: wire.Presence) -> None:
+        node = incoming.node
+        names = [*presence.assets, *presence.assets.values(), *presence.epochs.values()]
+        if presence.schema != wire.SCHEMA or not all(IDENTIFIER.fullmatch(name) for name in names):
+            reason = "presence: an unknown schema, or a name that is no identifier"
+            self._refuse(incoming, reason, body=incoming.delivery.payload)
+            return
+        online = presence.state == "online"
+        self.changes.presence[node] = PresenceChange(online=online, version=_text(presence.version, 64))
+        if online:
+            for asset, asset_type in presence.assets.items():
+                self._declare(incoming, asset, asset_type)
+            for lane in wire.LANES:
+                if lane in presence.epochs and lane in presence.first_seqs:
+                    self._note_lost((*node, lane, presence.epochs[lane]), presence.first_seqs[lane])
+
+    def _declare(self, incoming: ControlMessage, asset: str, asset_type: str) -> None:
+        tenant, node = incoming.node
+        known = self.assets.get((tenant, asset))
+        if known is None and not self.facts.nodes[incoming.node].declares_assets:
+            return
+        declared = KnownAsset(node=node, asset_type=asset_type)
+        if known is None or (known.node == node and not known.deleted and known != declared):
+            self.assets[tenant, asset] = declared
+            self.changes.assets[tenant, asset] = declared
+        elif known.node != node:
+            body = f"{asset} {asset_type}".encode()
+            reason = f"asset: {asset!r} belongs to node {known.node!r}"
+            self._refuse(incoming, reason, body=body, security=True)
+
+    def _note_lost(self, lane: LaneKey, first_held: int) -> None:
+        """What is missing below the first record that the node still holds cannot come any more."""
+        progress = self.facts.progress.get(lane, Progress())
+        if not 1 <= first_held <= wire.MAX_SEQ:
+            return
+        for first, last in missing_below(progress, first_held):
+            digest = wire.digest(f"{lane} {first} {last}".encode())
+            self.changes.gaps.append(
+                StoredGap(lane=lane, seq=first, digest=digest, first_seq=first, last_seq=last, reason=NO_LONGER_HELD)
+            )
+            self._lane(lane)
+            self.received[lane].append((first, last))
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def _take_lane(self, incoming: LaneMessage) -> None:
+        declares = self.facts.nodes[incoming.node].declares_assets
+        if not self.last_chance and declares and not incoming.assets <= self.assets.keys():
+            self.result.held.append(incoming.delivery)
+            return
+        self._lane(incoming.lane)
+        for received in incoming.message.records:
+            self._take_record(incoming, received)
+
+    def _lane(self, lane: LaneKey) -> LaneChange:
+        if lane not in self.changes.lanes:
+            if lane not in self.facts.progress:
+                self.result.new_epochs.append(lane)
+            self.changes.lanes[lane] = LaneChange(progress=self.facts.progress.get(lane, Progress()))
+            self.received[lane] = []
+        return self.changes.lanes[lane]
+
+    def _take_record(self, incoming: LaneMessage, received: wire.Received) -> None:
+        lane, seq = incoming.lane, received.seq
+        change = self.changes.lanes[lane]
+        if change.progress.has(seq) or (lane, seq) in self.digests:
+            self._take_repeat(incoming, received)
+            return
+        if len(change.progress.ahead) >= MAX_HOLES and seq > change.progress.contiguous + wire.MAX_RECORDS:
+            return
+        self.digests[lane, seq] = received.digest
+        self.received[lane].append((seq, seq))
+        try:
+            self._store(lane, received)
+            change.stored += 1
+        except _Refused as refusal:
+            self._refuse_record(incoming, received, str(refusal), security=refusal.security)
+            change.quarantined += 1
+
+    def _take_repeat(self, incoming: LaneMessage, received: wire.Received) -> None:
+        first = self.digests.get((incoming.lane, received.seq))
+        if first is None or first == received.digest:
+            return
+        reason = f"seq: {received.seq} was received before with another body"
+        self._refuse_record(incoming, received, reason, security=True)
+
+    def _store(self, lane: LaneKey, received: wire.Received) -> None:
+        record = received.record
+        if isinstance(record, wire.Rejected):
+            raise _Refused(record.reason)
+        if isinstance(record, wire.Gap):
+            self._store_gap(lane, received, record)
+            return
+        self._check_asset(lane[:2], record.asset)
+        if isinstance(record, wire.Telemetry):
+            self._check_signals((lane[0], record.asset), record.signals)
+            self.changes.telemetry.append(_telemetry(lane, received, record))
+        else:
+            self.changes.advisories.append(
+                StoredAdvisory(lane=lane, seq=received.seq, digest=received.digest, advisory=record)
+            )
+
+    def _store_gap(self, lane: LaneKey, received: wire.Received, gap: wire.Gap) -> None:
+        if gap.last_seq >= received.seq:
+            raise _Refused("gap: a node can only have dropped records before this one")
+        self.received[lane].append((gap.first_seq, gap.last_seq))
+        self.changes.gaps.append(
+            StoredGap(
+                lane=lane,
+                seq=received.seq,
+                digest=received.digest,
+                first_seq=gap.first_seq,
+                last_seq=gap.last_seq,
+                reason=_text(gap.reason, 200),
+            )
+        )
+
+    def _check_asset(self, node: NodeKey, asset: str) -> None:
+        known = self.assets.get((node[0], asset))
+        if known is None:
+            raise _Refused(f"asset: {asset!r} is not registered")
+        if known.node != node[1]:
+            raise _Refused(f"asset: {asset!r} belongs to node {known.node!r}", security=True)
+        if known.deleted:
+            raise _Refused(f"asset: {asset!r} was deleted")
+
+    def _check_signals(self, asset: AssetKey, names: Iterable[str]) -> None:
+        known = self.result.signals.setdefault(asset, set(self.facts.signals.get(asset, frozenset())))
+        new = set(names) - known
+        if len(known) + len(new) > MAX_SIGNALS:
+            raise _Refused(f"signals: asset {asset[1]!r} would have more than {MAX_SIGNALS}")
+        if new:
+            known |= new
+            self.changes.signals.setdefault(asset, set()).update(new)
+
+    # --- quarantine -------------------------------------------------------------------------------------------------
+
+    def _refuse(
+        self,
+        incoming: Incoming,
+        reason: str,
+        *,
+        body: bytes,
+        digest: bytes | None = None,
+        lane: LaneKey | None = None,
+        seq: int | None = None,
+        security: bool = False,
+    ) -> None:
+        node = incoming.node
+        self.changes.refusals.append(
+            Refusal(
+                tenant=self.tenant,
+                topic=_text(incoming.delivery.topic, 300),
+                node=node[1] if node is not None and node[0] == self.tenant else None,
+                lane=lane,
+                seq=seq,
+                reason=_text(reason, 500),
+                body=body[: wire.MAX_MESSAGE_BYTES],
+                digest=digest or wire.digest(body),
+                security=security,
+            )
+        )
+
+    def _refuse_record(self, incoming: LaneMessage, received: wire.Received, reason: str, *, security: bool) -> None:
+        self._refuse(
+            incoming,
+            reason,
+            body=_body(received.record),
+            digest=received.digest,
+            lane=incoming.lane,
+            seq=received.seq,
+            security=security,
+        )
+
+
+def _telemetry(lane: LaneKey, received: wire.Received, record: wire.Telemetry) -> TelemetryRecord:
+    tenant, node, _, epoch = lane
+    return TelemetryRecord(
+        tenant=tenant,
+        node=node,
+        epoch=epoch,
+        seq=received.seq,
+        digest=received.digest,
+        asset=record.asset,
+        t_ms=record.t_ms,
+        signals=record.signals,
+    )
+
+
+def _body(record: wire.Record | wire.Rejected) -> bytes:
+    if isinstance(record, wire.Rejected):
+        return record.body
+    if isinstance(record, wire.Telemetry):
+        return wire.encode_telemetry(record)
+    return wire.encode_advisory(record) if isinstance(record, wire.Advisory) else wire.encode_gap(record)
+
+
+def _text(text: str, limit: int) -> str:
+    """Fit for a column: PostgreSQL stores no NUL."""
+    return text.replace("\0", "�")[:limit]

@@ -1,0 +1,134 @@
+"""What ingest has to know and what it writes: the port to the database, and the facts that cross it.
+
+One batch is one transaction: facts are read, `judge.py` decides without side effects, the changes are written.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
+from forewarn_cloud.ingest.progress import Progress
+from forewarn_cloud.telemetry import TelemetryRecord
+from forewarn_models import wire
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownNode:
+    deleted: bool = False
+    declares_assets: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownAsset:
+    node: str
+    asset_type: str
+    deleted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the database says about everything a batch mentions. What is absent does not exist."""
+
+    nodes: dict[NodeKey, KnownNode] = field(default_factory=dict)
+    assets: dict[AssetKey, KnownAsset] = field(default_factory=dict)
+    signals: dict[AssetKey, frozenset[str]] = field(default_factory=dict)
+    progress: dict[LaneKey, Progress] = field(default_factory=dict)
+    digests: dict[tuple[LaneKey, int], bytes] = field(default_factory=dict)
+    """Of records that were received before; of those that were in quarantine and have been trimmed there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAdvisory:
+    lane: LaneKey
+    seq: int
+    digest: bytes
+    advisory: wire.Advisory
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredGap:
+    """Records that will never come. `digest` and `seq` are those of the record that said so."""
+
+    lane: LaneKey
+    seq: int
+    digest: bytes
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Something to keep in quarantine. A refusal with a lane and a sequence is a record that counts as received."""
+
+    tenant: str
+    topic: str
+    reason: str
+    body: bytes
+    digest: bytes
+    node: str | None = None
+    lane: LaneKey | None = None
+    seq: int | None = None
+    security: bool = False
+
+
+@dataclass(kw_only=True)
+class LaneChange:
+    progress: Progress
+    stored: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresenceChange:
+    online: bool
+    version: str
+
+
+@dataclass(kw_only=True)
+class Changes:
+    """What a batch does to the database, all in one transaction."""
+
+    at: int
+    telemetry: list[TelemetryRecord] = field(default_factory=list)
+    advisories: list[StoredAdvisory] = field(default_factory=list)
+    gaps: list[StoredGap] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    lanes: dict[LaneKey, LaneChange] = field(default_factory=dict)
+    presence: dict[NodeKey, PresenceChange] = field(default_factory=dict)
+    assets: dict[AssetKey, KnownAsset] = field(default_factory=dict)
+    """Registered, or of another type now."""
+    signals: dict[AssetKey, set[str]] = field(default_factory=dict)
+    """Seen for the first time."""
+    replies: list[tuple[NodeKey, wire.Reply]] = field(default_factory=list)
+
+
+class LedgerTransaction(Protocol):
+    """Reads lock what they read against other ingest workers until the transaction ends."""
+
+    def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]: ...
+
+    def assets(self, keys: Collection[AssetKey]) -> dict[AssetKey, KnownAsset]: ...
+
+    def signals(self, keys: Collection[AssetKey]) -> dict[AssetKey, frozenset[str]]: ...
+
+    def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]: ...
+
+    def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]: ...
+
+    def write(self, changes: Changes) -> None: ...
+
+
+class Ledger(Protocol):
+    """How ingest reaches the database."""
+
+    def run(self, work: Callable[[LedgerTransaction], T]) -> T:
+        """Run `work` in one durable transaction, again from its start if another was faster.
+
+        Raises:
+            Unavailable: the database cannot serve. Nothing was changed.
+        """
+        ...

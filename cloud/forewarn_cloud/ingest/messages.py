@@ -1,0 +1,91 @@
+"""What was delivered by the broker, and what it turned out to be."""
+
+from dataclasses import dataclass
+
+from forewarn_models import wire
+
+NodeKey = tuple[str, str]
+"""(tenant, node)."""
+AssetKey = tuple[str, str]
+"""(tenant, asset)."""
+LaneKey = tuple[str, str, wire.Lane, str]
+"""(tenant, node, lane, epoch)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delivery:
+    """A message as the broker gave it to us. `receipt` is what the broker wants back (its PUBACK)."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    receipt: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LaneMessage:
+    """Records of one lane of one node."""
+
+    delivery: Delivery
+    lane: LaneKey
+    message: wire.Message
+
+    @property
+    def node(self) -> NodeKey:
+        return self.lane[:2]
+
+    @property
+    def assets(self) -> set[AssetKey]:
+        records = (received.record for received in self.message.records)
+        return {(self.lane[0], r.asset) for r in records if isinstance(r, wire.Telemetry | wire.Advisory)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ControlMessage:
+    """A node's presence, or its reply to a command."""
+
+    delivery: Delivery
+    node: NodeKey
+    body: wire.Presence | wire.Reply
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unreadable:
+    """Neither of them, and why. `node` where the topic named one."""
+
+    delivery: Delivery
+    node: NodeKey | None
+    reason: str
+
+
+Incoming = LaneMessage | ControlMessage | Unreadable
+
+
+def read_delivery(delivery: Delivery, *, now_ms: int) -> Incoming | None:
+    """What a delivery says; None for one to be ignored: a message kept by the broker is no news on a lane."""
+    try:
+        address = wire.parse_topic(delivery.topic)
+    except wire.WireError as error:
+        return Unreadable(delivery=delivery, node=None, reason=str(error))
+    node = (address.tenant, address.node)
+    try:
+        return _read_body(delivery, address, node, now_ms)
+    except wire.WireError as error:
+        return Unreadable(delivery=delivery, node=node, reason=str(error))
+
+
+def _read_body(delivery: Delivery, address: wire.Address, node: NodeKey, now_ms: int) -> Incoming | None:
+    match address.channel:
+        case "telemetry" | "advisory" as lane:
+            if delivery.retained:
+                return None
+            message = wire.decode_message(lane, delivery.payload, now_ms=now_ms)
+            return LaneMessage(delivery=delivery, lane=(*node, lane, message.epoch), message=message)
+        case "presence":
+            presence = wire.decode_control(delivery.payload, wire.Presence)
+            return ControlMessage(delivery=delivery, node=node, body=presence)
+        case "reply":
+            reply = wire.decode_control(delivery.payload, wire.Reply)
+            return ControlMessage(delivery=delivery, node=node, body=reply)
+        case channel:
+            raise wire.WireError(f"topic: {channel} goes down to the nodes, not up")

@@ -1,0 +1,268 @@
+"""One batch, one transaction, then the acknowledgements. The only thread that commits what nodes send."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from forewarn_cloud.clock import Clock
+from forewarn_cloud.errors import Unavailable
+from forewarn_cloud.ingest.handover import HandOver
+from forewarn_cloud.ingest.judge import Judgement, judge
+from forewarn_cloud.ingest.ledger import Changes, Facts, KnownNode, Ledger, LedgerTransaction, Refusal
+from forewarn_cloud.ingest.messages import (
+    AssetKey,
+    ControlMessage,
+    Delivery,
+    Incoming,
+    LaneKey,
+    LaneMessage,
+    NodeKey,
+    read_delivery,
+)
+from forewarn_cloud.ingest.progress import Progress
+from forewarn_models import wire
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+FILL_SECONDS: Final = 0.02
+HOLD_SECONDS: Final = 1.0
+"""How long records of undeclared machines wait for the birth of their node: the broker keeps no order across topics."""
+MAX_HELD: Final = 1000
+MAX_WAITING_BIRTHS: Final = 1000
+MAX_KNOWN_SIGNALS: Final = 100_000
+OUTAGE_PAUSE_SECONDS: Final = (0.2, 10.0)
+
+
+class Broker(Protocol):
+    """What the writer needs of the connection. Neither call raises or waits: what is lost here comes again."""
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Give the broker its receipts."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, *, qos: int) -> bool:
+        """Send; whether it could be handed to a connection."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """Since the program started. Written by the writer's thread only."""
+
+    messages: int = 0
+    records_stored: int = 0
+    records_quarantined: int = 0
+    refusals: int = 0
+    security_events: int = 0
+    batches: int = 0
+    outages: int = 0
+
+
+@dataclass(kw_only=True)
+class Writer:
+    """Takes batches from the hand-over until it is closed and empty.
+
+    While the database cannot serve, nothing is acknowledged and nothing dropped: the batch is tried again until it can.
+    """
+
+    handover: HandOver
+    ledger: Ledger
+    broker: Broker
+    clock: Clock
+    tenant: str
+    stopping: Event
+    counters: Counters = field(default_factory=Counters)
+    serving: bool = True
+    """Whether the database took the last batch."""
+    _held: list[tuple[float, Delivery]] = field(default_factory=list)
+    _births: dict[NodeKey, ControlMessage] = field(default_factory=dict)
+    _known_signals: dict[AssetKey, frozenset[str]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        while True:
+            batch = self.handover.take(wait_seconds=0.2, fill_seconds=FILL_SECONDS)
+            if batch:
+                self._commit(batch, last_chance=len(self._held) >= MAX_HELD)
+            self._commit_held(everything=self.stopping.is_set())
+            if not batch and self.stopping.is_set():
+                return
+
+    def _commit_held(self, *, everything: bool) -> None:
+        now = time.monotonic()
+        due = [delivery for until, delivery in self._held if everything or until <= now]
+        if due:
+            self._held = [(until, d) for until, d in self._held if not (everything or until <= now)]
+            self._commit(due, last_chance=True)
+
+    def _commit(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
+        """Commit the batch; if that cannot be because of what is in it, by halves, to find the message to blame."""
+        try:
+            self._commit_whole(batch, last_chance=last_chance)
+        except Unavailable:
+            return  # only when stopping: unacknowledged, so it comes again
+        except Exception as error:  # noqa: BLE001 - a poison message must not stop the others
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._commit(batch[:middle], last_chance=last_chance)
+                self._commit(batch[middle:], last_chance=last_chance)
+            else:
+                self._set_aside(batch[0], error)
+
+    def _commit_whole(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
+        at = self.clock.now_ms()
+        incoming = [read for delivery in batch if (read := read_delivery(delivery, now_ms=at)) is not None]
+        judgement = self._store(lambda ledger: self._judge_and_write(ledger, incoming, at, last_chance))
+        self._remember(judgement)
+        held = set(map(id, judgement.held))
+        self.broker.acknowledge([delivery for delivery in batch if id(delivery) not in held])
+        self._acknowledge_lanes(judgement.changes)
+        self._count(len(batch), judgement)
+
+    def _judge_and_write(
+        self, ledger: LedgerTransaction, incoming: Sequence[Incoming], at: int, last_chance: bool
+    ) -> Judgement:
+        nodes = ledger.nodes({message.node for message in incoming if message.node is not None})
+        births = [birth for key, birth in self._births.items() if key in nodes and not nodes[key].deleted]
+        batch = [*births, *incoming]
+        facts = read_facts(ledger, batch, nodes=nodes, known_signals=self._known_signals)
+        judgement = judge(batch, facts, tenant=self.tenant, at=at, last_chance=last_chance)
+        ledger.write(judgement.changes)
+        return judgement
+
+    def _set_aside(self, delivery: Delivery, error: Exception) -> None:
+        """A message that our own code cannot handle: kept with the error, to be looked into and sent anew."""
+        log.error("ingest_failed", topic=delivery.topic, error=repr(error))
+        refusal = Refusal(
+            tenant=self.tenant,
+            topic=delivery.topic.replace("\0", "")[:300],
+            reason=f"could not be stored: {type(error).__name__}"[:500],
+            body=delivery.payload[: wire.MAX_MESSAGE_BYTES],
+            digest=wire.digest(delivery.payload),
+        )
+        changes = Changes(at=self.clock.now_ms(), refusals=[refusal])
+        try:
+            self._store(lambda ledger: ledger.write(changes))
+        except Unavailable:
+            return
+        self.broker.acknowledge([delivery])
+        self.counters.refusals += 1
+
+    def _store(self, work: Callable[[LedgerTransaction], T]) -> T:
+        """Run it in a transaction, until the database can serve or the program stops.
+
+        Raises:
+            Unavailable: the program is stopping.
+        """
+        pause, longest = OUTAGE_PAUSE_SECONDS
+        while True:
+            try:
+                result = self.ledger.run(work)
+            except Unavailable as error:
+                if self.serving:
+                    self.counters.outages += 1
+                    log.warning("database_unavailable", error=str(error))
+                self.serving = False
+                if self.stopping.wait(pause):
+                    raise
+                pause = min(2 * pause, longest)
+            else:
+                if not self.serving:
+                    log.info("database_available")
+                self.serving = True
+                return result
+
+    def _remember(self, judgement: Judgement) -> None:
+        """What a committed batch taught. A birth of a node that is not enrolled waits here for its enrolment."""
+        until = time.monotonic() + HOLD_SECONDS
+        self._held += [(until, delivery) for delivery in judgement.held]
+        for present in judgement.changes.presence:
+            self._births.pop(present, None)
+        self._births |= judgement.refused_births
+        while len(self._births) > MAX_WAITING_BIRTHS:
+            del self._births[next(iter(self._births))]
+        if len(self._known_signals) > MAX_KNOWN_SIGNALS:
+            self._known_signals.clear()
+        self._known_signals |= {asset: frozenset(names) for asset, names in judgement.signals.items()}
+        for tenant, node, lane, epoch in judgement.new_epochs:
+            log.info("new_epoch", tenant=tenant, node=node, lane=lane, epoch=epoch)
+
+    def _acknowledge_lanes(self, changes: Changes) -> None:
+        """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
+        for (tenant, node, lane, epoch), change in changes.lanes.items():
+            ack = wire.Ack(lane=lane, epoch=epoch, seq=change.progress.contiguous)
+            self.broker.publish(wire.topic(tenant, node, "ack"), wire.encode_control(ack), qos=0)
+
+    def _count(self, messages: int, judgement: Judgement) -> None:
+        changes, counters = judgement.changes, self.counters
+        counters.batches += 1
+        counters.messages += messages - len(judgement.held)
+        counters.records_stored += sum(change.stored for change in changes.lanes.values())
+        counters.records_quarantined += sum(change.quarantined for change in changes.lanes.values())
+        counters.refusals += len(changes.refusals)
+        security = [refusal for refusal in changes.refusals if refusal.security]
+        counters.security_events += len(security)
+        for refusal in security[:10]:
+            log.warning("security_event", topic=refusal.topic, node=refusal.node, reason=refusal.reason)
+
+
+def read_facts(
+    ledger: LedgerTransaction,
+    batch: Sequence[Incoming],
+    *,
+    nodes: dict[NodeKey, KnownNode],
+    known_signals: dict[AssetKey, frozenset[str]],
+) -> Facts:
+    """What the database says about everything the batch mentions.
+
+    `known_signals` is a memory of signals that are stored: they are never removed, so it cannot be wrong, and only
+    machines that show a signal it lacks are looked up.
+    """
+    lanes = [message for message in batch if isinstance(message, LaneMessage) and message.node in nodes]
+    births = [message for message in batch if isinstance(message, ControlMessage) and message.node in nodes]
+    progress = ledger.progress({message.lane for message in lanes}.union(*map(_lanes_of_birth, births)))
+    signals = _signals(lanes)
+    unsure = {asset for asset, names in signals.items() if not names <= known_signals.get(asset, frozenset())}
+    return Facts(
+        nodes=nodes,
+        assets=ledger.assets(set().union(*(message.assets for message in lanes), *map(_declared, births))),
+        signals={asset: known_signals[asset] for asset in signals.keys() - unsure} | ledger.signals(unsure),
+        progress=progress,
+        digests=_digests_of_repeats(ledger, lanes, progress),
+    )
+
+
+def _lanes_of_birth(birth: ControlMessage) -> set[LaneKey]:
+    if not isinstance(birth.body, wire.Presence):
+        return set()
+    return {(*birth.node, lane, birth.body.epochs[lane]) for lane in wire.LANES if lane in birth.body.epochs}
+
+
+def _declared(birth: ControlMessage) -> set[AssetKey]:
+    assets = birth.body.assets if isinstance(birth.body, wire.Presence) else {}
+    return {(birth.node[0], asset) for asset in assets}
+
+
+def _signals(lanes: Sequence[LaneMessage]) -> dict[AssetKey, set[str]]:
+    found = dict[AssetKey, set[str]]()
+    for message in lanes:
+        for received in message.message.records:
+            if isinstance(received.record, wire.Telemetry):
+                found.setdefault((message.lane[0], received.record.asset), set()).update(received.record.signals)
+    return found
+
+
+def _digests_of_repeats(
+    ledger: LedgerTransaction, lanes: Sequence[LaneMessage], progress: dict[LaneKey, Progress]
+) -> dict[tuple[LaneKey, int], bytes]:
+    repeats = dict[LaneKey, set[int]]()
+    for message in lanes:
+        known = progress.get(message.lane, Progress())
+        again = {received.seq for received in message.message.records if known.has(received.seq)}
+        if again:
+            repeats.setdefault(message.lane, set()).update(again)
+    return {(lane, seq): digest for lane, seqs in repeats.items() for seq, digest in ledger.digests(lane, seqs).items()}

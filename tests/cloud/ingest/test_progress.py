@@ -1,0 +1,45 @@
+"""Sequence arithmetic, against the obvious set of numbers."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forewarn_cloud.ingest.progress import Progress, Range, advance, missing_below
+
+ranges = st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+def numbers(received: list[Range]) -> set[int]:
+    return {seq for first, last in received for seq in range(first, last + 1)}
+
+
+@given(st.lists(st.lists(ranges, max_size=4), max_size=6))
+def test_progress_knows_exactly_what_was_received(batches: list[list[Range]]) -> None:
+    progress = Progress()
+    for batch in batches:
+        progress = advance(progress, batch)
+    expected = numbers([received for batch in batches for received in batch])
+    assert {seq for seq in range(1, 60) if progress.has(seq)} == expected
+    assert all(seq in expected for seq in range(1, progress.contiguous + 1))
+    assert progress.contiguous + 1 not in expected
+
+
+@given(st.lists(ranges, max_size=8))
+def test_ahead_is_sorted_and_apart(received: list[Range]) -> None:
+    progress = advance(Progress(), received)
+    ends = [progress.contiguous, *(last for _, last in progress.ahead)]
+    starts = [first for first, _ in progress.ahead]
+    assert all(start > end + 1 for start, end in zip(starts, ends, strict=False))
+
+
+@given(st.lists(ranges, max_size=8), st.integers(1, 60))
+def test_what_is_missing_below_fills_it_up(received: list[Range], seq: int) -> None:
+    progress = advance(Progress(), received)
+    missing = missing_below(progress, seq)
+    assert numbers(list(missing)) == {n for n in range(1, seq) if not progress.has(n)}
+    assert advance(progress, missing).contiguous >= seq - 1
+
+
+def test_a_hole_holds_the_acknowledgement_back() -> None:
+    progress = advance(Progress(contiguous=5), [(8, 9)])
+    assert progress == Progress(contiguous=5, ahead=((8, 9),))
+    assert advance(progress, [(6, 7)]) == Progress(contiguous=9)
