@@ -26,7 +26,6 @@ from forewarn_cloud.entities import (
     Place,
     ReceivedAdvisory,
     Reservation,
-    ReservationState,
     Site,
     StockLevel,
     Transfer,
@@ -87,8 +86,8 @@ class Episodes(Protocol):
 
     def get(self, tenant: str, episode_id: str) -> Episode | None: ...
 
-    def due(self, at: int, limit: int) -> Sequence[Episode]:
-        """Open episodes to be decided on again by `at`, the most overdue first."""
+    def next_due(self, at: int) -> Episode | None:
+        """The open episode that is to be decided on again and most overdue by `at`."""
         ...
 
     def save(self, episode: Episode) -> None: ...
@@ -131,6 +130,8 @@ class Parts(Protocol):
         """The parts that exist, by number, kept from all other transactions until this one ends."""
         ...
 
+    def get(self, tenant: str, part_no: str) -> Part | None: ...
+
     def levels(self, tenant: str, part_no: str) -> Sequence[StockLevel]: ...
 
     def transfers_to(self, tenant: str, depot: str) -> Sequence[Transfer]: ...
@@ -157,8 +158,8 @@ class Parts(Protocol):
         """Those BACK_ORDERED to a depot."""
         ...
 
-    def arrived(self, state: ReservationState, at: int, limit: int) -> Sequence[Reservation]:
-        """Those in `state` that were expected by `at`, the oldest first."""
+    def next_arrival(self, at: int) -> Reservation | None:
+        """The one IN_TRANSFER that was expected first, and by `at`."""
         ...
 
 

@@ -1,0 +1,114 @@
+"""The chain from advisory to order: what the machine said, what it means, what is done about it. One transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from forewarn_cloud.clock import Clock
+from forewarn_cloud.entities import Asset, AuditNote, Episode, ReceivedAdvisory
+from forewarn_cloud.ports import UnitOfWork
+from forewarn_cloud.service import parts
+from forewarn_cloud.service.catalogue import asset_type_of
+from forewarn_cloud.service.episodes import follow
+from forewarn_cloud.service.ordering import ACTOR, decide_on, withdraw
+from forewarn_cloud.service.policy import Policy
+from forewarn_models.wire import Advisory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """What the workers run. Every method is one step of work inside the given unit of work."""
+
+    clock: Clock
+    policy: Policy
+
+    def handle_advisories(self, uow: UnitOfWork, tenant: str, asset_id: str, limit: int) -> int:
+        """Act on the oldest advisories that wait about one asset, which is locked; how many there were."""
+        now_ms = self.clock.now_ms()
+        received = uow.inbox.pending(tenant, asset_id, limit)
+        advisories = self._readable(uow, received, now_ms)
+        asset = uow.assets.get(tenant, asset_id)
+        if asset is not None and asset.deleted_at is None and advisories:
+            uow.assets.record_health(tenant, advisories[-1])
+            self._follow(uow, asset, advisories, now_ms)
+        uow.inbox.mark_handled([row.id for row in received], now_ms)
+        return len(received)
+
+    def revisit_next(self, uow: UnitOfWork) -> bool:
+        """Decide again on the episode that is most overdue; whether there was one."""
+        now_ms = self.clock.now_ms()
+        due = uow.episodes.next_due(now_ms)
+        if due is None:
+            return False
+        asset = uow.assets.lock(due.tenant, due.asset)
+        episode = uow.episodes.get(due.tenant, due.id)  # again, now that nobody else can change it
+        if asset is None or episode != due:
+            return True
+        if asset.deleted_at is None and episode.cleared_at is None:
+            uow.episodes.save(decide_on(uow, episode, asset, self.policy, now_ms))
+        else:
+            uow.episodes.save(replace(episode, revisit_at=None))
+        return True
+
+    def finish_next_transfer(self, uow: UnitOfWork) -> bool:
+        """Put the part that should have arrived first into its depot; whether there was one."""
+        now_ms = self.clock.now_ms()
+        due = uow.parts.next_arrival(now_ms)
+        if due is None:
+            return False
+        parts.finish_transfer(uow, due.tenant, due.order_id, due.part_no, ACTOR, now_ms)
+        return True
+
+    def _readable(self, uow: UnitOfWork, received: Sequence[ReceivedAdvisory], now_ms: int) -> list[Advisory]:
+        """The advisories in the order the machine made them; what cannot be read goes into quarantine."""
+        advisories = []
+        for row in received:
+            try:
+                advisories.append(msgspec.convert(row.body, Advisory))
+            except msgspec.ValidationError as error:
+                uow.inbox.set_aside(row.id, f"advisory: {error}", now_ms)
+        return sorted(advisories, key=lambda advisory: advisory.observed_at)
+
+    def _follow(self, uow: UnitOfWork, asset: Asset, advisories: Sequence[Advisory], now_ms: int) -> None:
+        """All steps are taken one after the other; what to do is decided once, on what is known at the end."""
+        asset_type = asset_type_of(asset.asset_type)
+        repaired_at = uow.orders.last_repair_at(asset.tenant, asset.asset)
+        episode = uow.episodes.open_one(asset.tenant, asset.asset)
+        undecided = False
+        for advisory in advisories:
+            step = follow(
+                episode,
+                advisory,
+                asset_type,
+                self.policy,
+                tenant=asset.tenant,
+                now_ms=now_ms,
+                repaired_at=repaired_at,
+            )
+            undecided = (undecided or step.event in ("opened", "confirmed", "rediagnosed")) and step.event != "cleared"
+            episode = step.episode
+            if episode is None:
+                continue
+            uow.episodes.save(episode)
+            if step.event in ("opened", "rediagnosed", "cleared"):
+                _note_episode(uow, episode, step.event, now_ms)
+            if step.event == "cleared":
+                withdraw(uow, episode, "evidence cleared", now_ms)
+                episode = None
+        if episode is not None and undecided and episode.cleared_at is None:
+            uow.episodes.save(decide_on(uow, episode, asset, self.policy, now_ms))
+
+
+def _note_episode(uow: UnitOfWork, episode: Episode, action: str, at: int) -> None:
+    uow.records.add_audit(
+        AuditNote(
+            tenant=episode.tenant,
+            at=at,
+            actor=ACTOR,
+            subject="episode",
+            subject_id=episode.id,
+            action=action,
+            detail={"asset": episode.asset, "failure_mode": episode.failure_mode, "since": episode.started_at},
+        )
+    )
