@@ -1,6 +1,7 @@
 """The connection to the broker: a persistent session, acknowledged by hand, whatever the broker."""
 
 import itertools
+import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,12 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
-import structlog
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
 from forewarn_cloud.ingest.messages import Delivery
 
-log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 SUBSCRIPTIONS: Final = tuple(f"fw/v1/+/+/{channel}" for channel in ("telemetry", "advisory", "presence", "reply"))
 KEEP_ALIVE_SECONDS: Final = 30
@@ -119,10 +119,10 @@ class BrokerConnection:
 
     def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if reason.is_failure:
-            log.warning("broker_refused", host=self._url.host, port=self._url.port, reason=str(reason))
+            _log.warning("the broker at %s:%d refused us: %s", self._url.host, self._url.port, reason)
             return
         self._generation = next(self._generations)
-        log.info("broker_connected", host=self._url.host, port=self._url.port)
+        _log.info("connected to the broker at %s:%d", self._url.host, self._url.port)
         client.subscribe([(topic, 1) for topic in SUBSCRIPTIONS])
 
     def _subscription_answered(
@@ -130,14 +130,14 @@ class BrokerConnection:
     ) -> None:
         self._subscribed = not any(reason.is_failure for reason in reasons)
         if not self._subscribed:
-            log.error("subscription_refused", topics=SUBSCRIPTIONS, reasons=[str(r) for r in reasons])
+            _log.error("the broker refused a subscription: %s", ", ".join(map(str, reasons)))
 
     def _disconnected(
         self, _client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
         self._subscribed = False
         if reason.is_failure:
-            log.warning("broker_lost", host=self._url.host, port=self._url.port, reason=str(reason))
+            _log.warning("lost the broker at %s:%d: %s", self._url.host, self._url.port, reason)
 
     def _received(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         receipt = (self._generation, message.mid if message.qos else 0)

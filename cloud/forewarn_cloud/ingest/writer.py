@@ -1,12 +1,11 @@
 """One batch, one transaction, then the acknowledgements. The only thread that commits what nodes send."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Final, Protocol, TypeVar
-
-import structlog
 
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.errors import Unavailable
@@ -27,7 +26,7 @@ from forewarn_cloud.ingest.progress import Progress
 from forewarn_models import wire
 
 T = TypeVar("T")
-log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 FILL_SECONDS: Final = 0.02
 HOLD_SECONDS: Final = 1.0
@@ -136,7 +135,7 @@ class Writer:
 
     def _set_aside(self, delivery: Delivery, error: Exception) -> None:
         """A message that our own code cannot handle: kept with the error, to be looked into and sent anew."""
-        log.error("ingest_failed", topic=delivery.topic, error=repr(error))
+        _log.error("a message on %r could not be stored and is set aside", delivery.topic, exc_info=error)
         refusal = Refusal(
             tenant=self.tenant,
             topic=delivery.topic.replace("\0", "")[:300],
@@ -165,14 +164,14 @@ class Writer:
             except Unavailable as error:
                 if self.serving:
                     self.counters.outages += 1
-                    log.warning("database_unavailable", error=str(error))
+                    _log.warning("ingest waits for the database: %s", error)
                 self.serving = False
                 if self.stopping.wait(pause):
                     raise
                 pause = min(2 * pause, longest)
             else:
                 if not self.serving:
-                    log.info("database_available")
+                    _log.info("the database serves again")
                 self.serving = True
                 return result
 
@@ -189,7 +188,7 @@ class Writer:
             self._known_signals.clear()
         self._known_signals |= {asset: frozenset(names) for asset, names in judgement.signals.items()}
         for tenant, node, lane, epoch in judgement.new_epochs:
-            log.info("new_epoch", tenant=tenant, node=node, lane=lane, epoch=epoch)
+            _log.info("first records of %s/%s in the %s lane of epoch %s", tenant, node, lane, epoch)
 
     def _acknowledge_lanes(self, changes: Changes) -> None:
         """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
@@ -207,7 +206,7 @@ class Writer:
         security = [refusal for refusal in changes.refusals if refusal.security]
         counters.security_events += len(security)
         for refusal in security[:10]:
-            log.warning("security_event", topic=refusal.topic, node=refusal.node, reason=refusal.reason)
+            _log.warning("security: %r refused: %s", refusal.topic, refusal.reason)
 
 
 def read_facts(
