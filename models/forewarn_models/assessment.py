@@ -32,6 +32,8 @@ class Quality(IntEnum):
     SENTINEL = 2
     OUT_OF_RANGE = 3
     STUCK = 4
+    LEAP = 5
+    """One signal leapt while the others stayed: a changed unit or a loose sensor rather than a fault."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +59,8 @@ class Assessment:
     """(n, assets, signals); sums to `anomaly_score` along signals."""
     residual: NDArray[np.float64]
     """(n, assets, signals): observed minus expected in this regime, in the signal's unit; NaN where unknown."""
+    deviation: NDArray[np.float64]
+    """(n, assets, signals): the residual smoothed over the last samples, in the signal's unit; 0 where unknown."""
     condition: NDArray[np.int8]
     """`Condition`."""
     since_ms: NDArray[np.int64]

@@ -128,8 +128,10 @@ class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Signal -> observed minus expected in this regime, in the signal's unit."""
     limits_exceeded: tuple[str, ...] = ()
     """Signals above an absolute limit."""
+    sensor_faults: dict[str, str] = {}
+    """Signal -> what is wrong with its sensor: sentinel, out_of_range, stuck or leap. Its readings count as missing."""
     reason: str = "change"
-    """Why it was sent: change, limit, periodic, reset."""
+    """Why it was sent: change, limit, sensor, periodic, reset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +336,10 @@ def _check_advisory(advisory: Advisory, now_ms: int) -> None:
     _require(len(advisory.residuals) <= MAX_SIGNALS, f"residuals: at most {MAX_SIGNALS}")
     _require(len(advisory.failure_modes) <= MAX_SIGNALS, f"failure_modes: at most {MAX_SIGNALS}")
     _require(len(advisory.limits_exceeded) <= MAX_SIGNALS, f"limits_exceeded: at most {MAX_SIGNALS}")
-    for name in (*advisory.contributions, *advisory.residuals, *advisory.limits_exceeded):
+    _require(len(advisory.sensor_faults) <= MAX_SIGNALS, f"sensor_faults: at most {MAX_SIGNALS}")
+    _require(all(len(fault) <= MAX_SIGNALS for fault in advisory.sensor_faults.values()), "sensor_faults: too long")
+    named = (*advisory.contributions, *advisory.residuals, *advisory.limits_exceeded, *advisory.sensor_faults)
+    for name in named:
         _require(bool(SIGNAL_NAME.fullmatch(name)), "advisory: not a signal name")
     for mode, probability in advisory.failure_modes.items():
         _require(bool(IDENTIFIER.fullmatch(mode)), "failure_modes: not a failure mode code")

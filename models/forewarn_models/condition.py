@@ -1,0 +1,237 @@
+"""State detection, the verdict: from a score that goes up and down to a condition one can act on.
+
+Raise levels, a lower clear level and dwell times, all in observed running time, keep the condition from flapping.
+Limits that hold for every machine of the type speak from the first sample on. One signal that leaps while the others
+stay is a suspect sensor (a changed unit, a loose mount): worth an ALERT, no evidence of a fault.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models.layout import Bools, Floats, Ints, Layout
+from forewarn_models.readings import Readings
+
+ALERT_LEVEL: Final = 0.75
+CLEAR_LEVEL: Final = 0.5
+"""Of the anomaly score; the ALARM level is 1."""
+_RAISE_WINDOWS: Final = 0.25
+_CLEAR_WINDOWS: Final = 1.0
+LIMIT_SAMPLES: Final = 3
+_LEAP_DEVIATIONS: Final = 20.0
+_LEAP_SPREADS: Final = 3.0
+_CALM_DEVIATIONS: Final = 6.0
+_RETURNED: Final = 0.3
+_GROWN: Final = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConditionState:
+    """(assets, ...); C condition signals, S signals. Hours are observed running hours."""
+
+    observed_hours: Floats
+    """(A,) hours the machine was seen running."""
+    idle_hours: Floats
+    """(A,) hours it was seen standing."""
+    calm_hours: Floats
+    """(A, 2) when the score was last below the ALERT and the ALARM level."""
+    raised_hours: Floats
+    """(A,) when the score was last above the clear level."""
+    alert: Bools
+    alarm: Bools
+    score: Floats
+    """(A,) as last judged."""
+    since_ms: Ints
+    """(A,) first sample of the present run of evidence, -1 without."""
+    over_alert: Ints
+    over_alarm: Ints
+    """(A, S) samples running above the limit."""
+    residual: Floats
+    """(A, C) of the sample before."""
+    leap: Floats
+    """(A, C) height of the leap of a suspect signal, 0 for the others."""
+    suspect_samples: Ints
+    """(A,) samples running with a suspect signal."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdict:
+    """Of one segment; (A, n) unless stated."""
+
+    condition: NDArray[np.int8]
+    since_ms: Ints
+    score: Floats
+    """As last judged, also while the machine stands still."""
+    limit_exceeded: Bools
+    """(A, n, S)"""
+    evident: Bools
+    """There is evidence of a fault."""
+
+
+def new_condition_state(layout: Layout, assets: int) -> ConditionState:
+    none, never = np.zeros(assets), np.full(assets, -1, dtype=np.int64)
+    no, over = np.zeros(assets, dtype=np.bool_), np.zeros((assets, len(layout.limit_alert)), dtype=np.int64)
+    per_signal = np.zeros((assets, len(layout.condition)))
+    return ConditionState(
+        observed_hours=none,
+        idle_hours=none,
+        calm_hours=np.zeros((assets, 2)),
+        raised_hours=none,
+        alert=no,
+        alarm=no,
+        score=none,
+        since_ms=never,
+        over_alert=over,
+        over_alarm=over,
+        residual=per_signal,
+        leap=per_signal,
+        suspect_samples=np.zeros(assets, dtype=np.int64),
+    )
+
+
+# --- suspect sensors ------------------------------------------------------------------------------------------------
+
+
+def suspects(
+    state: ConditionState, residual: Floats, usable: Bools, deviation: Floats, spread: Floats, armed: Bools
+) -> tuple[Bools, ConditionState]:
+    """Which readings come from a sensor that leapt, (A, n, C).
+
+    `residual` (A, n, C), 0 where not usable; `deviation` and `spread` (A, C): standard deviation of the residual and of
+    the reading itself over all regimes; `armed` (A, n): the sample is judged.
+    """
+    before = np.concatenate([state.residual[:, None], residual[:, :-1]], axis=1)
+    moved = np.abs(residual - before)
+    noise = np.where(deviation > 0, deviation, np.inf)[:, None]
+    leapt = usable & (moved > _LEAP_DEVIATIONS * noise) & (moved > _LEAP_SPREADS * spread[:, None])
+    leapt &= (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
+    alone = (usable & (moved > _CALM_DEVIATIONS * noise)).sum(axis=2, keepdims=True) == 1
+    leapt &= alone
+    leap = state.leap
+    suspect = np.zeros(residual.shape, dtype=np.bool_)
+    if leapt.any() or leap.any():
+        for i in range(residual.shape[1]):
+            leap = _leap_after(leap, residual[:, i], usable[:, i], leapt[:, i])
+            suspect[:, i] = leap != 0
+    return suspect, replace(state, residual=residual[:, -1], leap=leap)
+
+
+def _leap_after(leap: Floats, residual: Floats, usable: Bools, leapt: Bools) -> Floats:
+    """A suspect is one until it comes back, or goes on so far that it was the beginning of a fault."""
+    size, height = np.abs(residual), np.abs(leap)
+    over = usable & ((size < _RETURNED * height) | (size > _GROWN * height))
+    leap = np.where(over, 0.0, leap)
+    return np.where(leapt & (leap == 0), residual, leap)
+
+
+# --- the verdict ----------------------------------------------------------------------------------------------------
+
+
+def judge(
+    layout: Layout,
+    state: ConditionState,
+    readings: Readings,
+    *,
+    score: Floats,
+    judged: Bools,
+    armed: Bools,
+    suspect: Bools,
+    interval_ms: Floats,
+) -> tuple[Verdict, ConditionState]:
+    """The condition at every sample.
+
+    `score` (A, n), `judged` (A, n): the sample was compared with its baseline; `armed` (A,): the baseline is complete;
+    `suspect` (A, n): a signal is suspect; `interval_ms` (A,): the usual time between samples.
+    """
+    counts = judged & armed[:, None]
+    hours, state = _observed(state, readings, interval_ms)
+    score = _held(state.score, score, counts)
+    alert, alarm, state = _latched(layout, state, score, counts, hours, interval_ms)
+    since_ms, state = _since(state, readings.t_ms, score, counts)
+    limit_alert, limit_alarm, state = _limits(layout, state, readings)
+    doubted, state = _persisting(state, suspect)
+    level = np.where(alarm & armed[:, None], 3, np.where((alert & armed[:, None]) | doubted, 2, 1))
+    level = np.where(counts, level, np.where(layout.has_limits & readings.on & ~armed[:, None], 1, 0))
+    level = np.maximum(level, np.where(limit_alarm.any(axis=2), 3, np.where(limit_alert.any(axis=2), 2, 0)))
+    verdict = Verdict(
+        condition=level.astype(np.int8),
+        since_ms=since_ms,
+        score=score,
+        limit_exceeded=limit_alert | limit_alarm,
+        evident=counts & (score >= CLEAR_LEVEL) & (alert | alarm),
+    )
+    return verdict, state
+
+
+def _observed(state: ConditionState, readings: Readings, interval_ms: Floats) -> tuple[Floats, ConditionState]:
+    """Observed running hours at every sample: a gap counts as two usual intervals at most."""
+    longest = np.where(interval_ms > 0, 2.0 * interval_ms, np.inf)[:, None]
+    step_hours = np.minimum(readings.step_ms, longest) / 3_600_000.0
+    hours = state.observed_hours[:, None] + np.cumsum(np.where(readings.on, step_hours, 0.0), axis=1)
+    idle = np.where(readings.on, 0.0, step_hours).sum(axis=1)
+    return hours, replace(state, observed_hours=hours[:, -1], idle_hours=state.idle_hours + idle)
+
+
+_Column = TypeVar("_Column", bound=np.generic)
+
+
+def _latest(initial: NDArray[_Column], values: NDArray[_Column], at: Bools) -> NDArray[_Column]:
+    """The value at the last step so far where `at` (A, n) holds; `initial` (A,) before."""
+    step = np.arange(at.shape[1])
+    index = np.maximum.accumulate(np.where(at, step, -1), axis=1)
+    taken = np.take_along_axis(values, np.maximum(index, 0), axis=1)
+    return np.where(index >= 0, taken, initial[:, None])
+
+
+def _held(initial: Floats, score: Floats, counts: Bools) -> Floats:
+    return score if counts.all() else _latest(initial, score, counts)
+
+
+def _latched(
+    layout: Layout, state: ConditionState, score: Floats, counts: Bools, hours: Floats, interval_ms: Floats
+) -> tuple[Bools, Bools, ConditionState]:
+    window_hours = (layout.window * interval_ms / 3_600_000.0)[:, None]
+    raised = _latest(state.raised_hours, hours, counts & (score >= CLEAR_LEVEL))
+    clear = hours - raised >= _CLEAR_WINDOWS * window_hours
+    calm, latches = state.calm_hours.copy(), []
+    for i, (level, latch) in enumerate(((ALERT_LEVEL, state.alert), (1.0, state.alarm))):
+        last_calm = _latest(state.calm_hours[:, i], hours, counts & (score < level))
+        raises = counts & (score >= level) & (hours - last_calm >= _RAISE_WINDOWS * window_hours)
+        latches.append(_latest(latch, raises, raises | clear))
+        calm[:, i] = last_calm[:, -1]
+    alert, alarm = latches
+    after = replace(state, raised_hours=raised[:, -1], calm_hours=calm, alert=alert[:, -1], alarm=alarm[:, -1])
+    return alert, alarm, replace(after, score=score[:, -1])
+
+
+def _since(state: ConditionState, t_ms: Ints, score: Floats, counts: Bools) -> tuple[Ints, ConditionState]:
+    high = score >= CLEAR_LEVEL
+    before = np.concatenate([state.since_ms[:, None] >= 0, high[:, :-1]], axis=1)
+    since = _latest(state.since_ms, np.where(high, t_ms, np.int64(-1)), (high & ~before & counts) | ~high)
+    return since, replace(state, since_ms=since[:, -1])
+
+
+def _limits(layout: Layout, state: ConditionState, readings: Readings) -> tuple[Bools, Bools, ConditionState]:
+    """(A, n, S) where a signal was above its limits for some samples running, so that one spike is no alarm."""
+    if not layout.has_limits:
+        none = np.zeros(readings.values.shape, dtype=np.bool_)
+        return none, none, state
+    active = readings.good & readings.on[:, :, None]
+    over_alert = _running_length(state.over_alert, active & (readings.values >= layout.limit_alert))
+    over_alarm = _running_length(state.over_alarm, active & (readings.values >= layout.limit_alarm))
+    after = replace(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1])
+    return over_alert >= LIMIT_SAMPLES, over_alarm >= LIMIT_SAMPLES, after
+
+
+def _persisting(state: ConditionState, suspect: Bools) -> tuple[Bools, ConditionState]:
+    length = _running_length(state.suspect_samples[:, None], suspect[:, :, None])[:, :, 0]
+    return length >= LIMIT_SAMPLES, replace(state, suspect_samples=length[:, -1])
+
+
+def _running_length(initial: Ints, holds: Bools) -> Ints:
+    """For how many steps running `holds` (A, n, ...) is true, after `initial` (A, ...) of them."""
+    step = np.arange(holds.shape[1])[None, :, None]
+    last = np.maximum.accumulate(np.where(holds, -1, step), axis=1)
+    return np.where(last < 0, initial[:, None] + step + 1, step - last)

@@ -1,0 +1,445 @@
+"""The kernel: one pure call takes samples to their assessment, for one asset or a fleet, at both ends of the wire.
+
+The stages follow ISO 13374: readings, regime and evidence (state detection), condition, prognosis, diagnosis. Samples
+are scored one by one with what was known at the start of the window they fall into; at the end of a window the model
+learns from it, unless there was evidence of a fault in it. So a sample is always scored before it is learned, a fault
+is not learned at all, and blocks of any length give the same answer.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models import condition as verdicts
+from forewarn_models import evidence as evidences
+from forewarn_models import regime as regimes
+from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
+from forewarn_models.asset_type import AssetType
+from forewarn_models.condition import Verdict
+from forewarn_models.diagnosis import mode_probabilities
+from forewarn_models.evidence import Evidence
+from forewarn_models.knowledge import FleetKnowledge
+from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints, Layout, Settings, layout_of
+from forewarn_models.prognosis import followed, remaining_life
+from forewarn_models.readings import Readings, read
+from forewarn_models.regime import Prediction
+from forewarn_models.state import (
+    BaselineState,
+    State,
+    StateError,
+    decode_state,
+    encode_state,
+    fresh_state,
+    with_fresh_asset,
+)
+from forewarn_models.wire import ModelRef
+
+__all__ = [
+    "Model",
+    "Settings",
+    "State",
+    "StateError",
+    "assess",
+    "dump_state",
+    "load_state",
+    "new_state",
+    "reset_baseline",
+]
+
+_LEARN_BELOW: Final = 0.6
+"""Anomaly score above which a window is not learned."""
+_CALIBRATE_BELOW: Final = 0.85
+"""Anomaly score above which the maximum of a window no longer counts as one of a healthy machine."""
+_LEAST_DUTY: Final = 0.1
+_MATURE_BASELINES: Final = 3
+_FAMILIAR: Final = 2.0
+"""A regime is familiar where its leverage is at most so many times the mean over the baseline."""
+_FAILED_SEVERITY: Final = 6.0
+_LIMIT_HEALTH: Final = {Condition.ALERT: 0.6, Condition.ALARM: 0.3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What does not change while samples come in: the asset type, the settings and, if any, the fleet's knowledge."""
+
+    asset_type: AssetType
+    settings: Settings = field(default_factory=Settings)
+    knowledge: FleetKnowledge | None = None
+
+    @cached_property
+    def layout(self) -> Layout:
+        return layout_of(self.asset_type, self.settings)
+
+    @property
+    def id(self) -> str:
+        return f"{self.asset_type.asset_type}-v{self.asset_type.version}"
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, as hexadecimal, of the canonical JSON of asset type, settings and knowledge."""
+        parts = {"asset_type": self.asset_type, "settings": self.settings, "knowledge": self.knowledge}
+        return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+
+    @property
+    def ref(self) -> ModelRef:
+        return ModelRef(id=self.id, hash=self.hash)
+
+
+def new_state(model: Model, assets: int) -> State:
+    """Of a fleet of `assets` machines that nothing is known of yet."""
+    return fresh_state(model.layout, assets)
+
+
+def reset_baseline(model: Model, state: State, asset_index: int, at_ms: int) -> State:
+    """The state after a repair: that asset learns anew what is normal, from samples later than `at_ms`."""
+    return with_fresh_asset(model.layout, state, asset_index, at_ms)
+
+
+def dump_state(model: Model, state: State) -> bytes:
+    """The state as bytes: a header, raw arrays and a checksum. `load_state` gives it back to the last bit."""
+    return encode_state(model.hash, state)
+
+
+def load_state(model: Model, blob: bytes) -> State:
+    """The state that `dump_state` made.
+
+    Raises:
+        StateError: the bytes are damaged, of another version or model, have another shape, or hold NaN.
+    """
+    return decode_state(model.hash, model.layout, blob)
+
+
+def assess(model: Model, state: State, block: Block) -> tuple[Assessment, State]:
+    """What the samples of a block say, and the state after them. Pure: no I/O, no clock, no input is changed.
+
+    A sample that is not later than the one before it is not judged.
+
+    Raises:
+        ValueError: the shapes of the block do not fit each other, the state or the model.
+    """
+    _check_shapes(model, state, block)
+    t_ms = np.ascontiguousarray(block.t_ms.T)
+    values = np.ascontiguousarray(block.values.transpose(1, 0, 2), dtype=np.float64)
+    parts = []
+    for start, stop in _windows(state.step, len(block.t_ms), model.layout.window):
+        part, state = _assess_segment(model, state, t_ms[:, start:stop], values[:, start:stop])
+        parts.append(part)
+    return _joined(parts), state
+
+
+def _check_shapes(model: Model, state: State, block: Block) -> None:
+    signals = len(model.asset_type.signals)
+    if block.values.shape != (*block.t_ms.shape, signals) or block.t_ms.ndim != 2:
+        raise ValueError(f"block: values {block.values.shape} must be t_ms {block.t_ms.shape} and {signals} signals")
+    if block.t_ms.shape[1] != state.assets:
+        raise ValueError(f"block: {block.t_ms.shape[1]} assets, the state has {state.assets}")
+    if len(block.t_ms) == 0:
+        raise ValueError("block: it holds no sample")
+
+
+def _windows(step: int, n: int, window: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < n:
+        stop = min(n, start + window - step)
+        yield start, stop
+        start, step = stop, 0
+
+
+def _joined(parts: list[Assessment]) -> Assessment:
+    """The segments, asset-major, as one assessment with time first."""
+    joined = {}
+    for column in fields(Assessment):
+        arrays = [getattr(part, column.name) for part in parts]
+        joined[column.name] = np.ascontiguousarray(np.concatenate(arrays, axis=1).swapaxes(0, 1))
+    return Assessment(**joined)
+
+
+# --- one segment: at most up to the end of a window -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Segment:
+    """What the stages found; (A, n) unless stated."""
+
+    readings: Readings
+    prediction: Prediction
+    readable: Bools
+    """The machine runs settled, and the regime and something of its condition can be read."""
+    judged: Bools
+    """The sample can be compared with what was learned."""
+    good: Bools
+    """(A, n, C)"""
+    relative: Floats
+    """(A, n, C) condition readings relative to the level."""
+    residual: Floats
+    """(A, n, C) 0 where unusable."""
+    suspect: Bools
+    """(A, n, C)"""
+    evidence: Evidence
+    verdict: Verdict
+    mode_probability: Floats
+    """(A, n, M)"""
+
+
+def _assess_segment(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[Assessment, State]:
+    segment, after = _scored(model, state, t_ms, values)
+    assessment = _assessment(model, state, segment)
+    after = _collected(model, state, after, segment)
+    if after.step == model.layout.window:
+        after = _learned(model, after, segment)
+    return assessment, after
+
+
+def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Segment, State]:
+    layout, maturity = model.layout, _maturity(model.settings, state.baseline)
+    learning = maturity == Maturity.LEARNING
+    readings, reading_state = read(
+        layout,
+        state.readings,
+        t_ms,
+        values,
+        learning=learning,
+        settling_ms=model.settings.settling_hours * HOUR_MS,
+    )
+    good = readings.good[:, :, layout.condition]
+    readable = readings.settled & readings.good[:, :, layout.regime].all(axis=2)
+    readable &= (t_ms > state.baseline.blind_until_ms[:, None]) & good.any(axis=2)
+    regime = regimes.anchored(layout, state.regime, readings.values, readable)
+    prediction = regimes.predict(layout, regime, readings.values, readable)
+    relative = np.where(good, readings.values[:, :, layout.condition] - regime.level[:, None], 0.0)
+    usable = good & prediction.known[:, :, None]
+    residual = np.where(usable, relative - prediction.expected, 0.0)
+    judged = prediction.known
+    armed = judged & ~learning[:, None]
+    suspect, condition = verdicts.suspects(
+        state.condition, residual, usable, state.evidence.deviation, _spread(regime, layout), armed
+    )
+    evidence, evidence_state = evidences.accumulate(
+        layout,
+        state.evidence,
+        np.where(suspect, 0.0, residual),
+        prediction.leverage,
+        _gain(layout, readings, judged, _interval_ms(state.baseline)),
+    )
+    threshold = state.evidence.threshold[:, None]
+    verdict, condition = verdicts.judge(
+        layout,
+        condition,
+        readings,
+        score=np.where(threshold > 0, evidence.distance / np.where(threshold > 0, threshold, 1.0), 0.0),
+        judged=judged,
+        armed=~learning,
+        suspect=np.asarray(suspect.any(axis=2)),
+        interval_ms=_interval_ms(state.baseline),
+    )
+    segment = _Segment(
+        readings=readings,
+        prediction=prediction,
+        readable=readable,
+        judged=judged,
+        good=good,
+        relative=relative,
+        residual=residual,
+        suspect=suspect,
+        evidence=evidence,
+        verdict=verdict,
+        mode_probability=mode_probabilities(layout, evidence.smoothed, verdict.evident),
+    )
+    after = replace(
+        state,
+        step=state.step + t_ms.shape[1],
+        readings=reading_state,
+        regime=regime,
+        evidence=evidence_state,
+        condition=condition,
+    )
+    return segment, after
+
+
+def _maturity(settings: Settings, baseline: BaselineState) -> NDArray[np.int8]:
+    """(A,) `Maturity`."""
+    level = np.where(baseline.samples >= settings.baseline_samples, 1, 0)
+    mature = baseline.samples >= _MATURE_BASELINES * settings.baseline_samples
+    return np.where(mature, 2, level).astype(np.int8)
+
+
+def _interval_ms(baseline: BaselineState) -> Floats:
+    """(A,) geometric mean of the times between samples, which one long gap hardly moves; 0 before any was seen."""
+    seen = baseline.intervals > 0
+    return np.where(seen, np.exp(baseline.log_interval / np.maximum(baseline.intervals, 1)), 0.0)
+
+
+def _gain(layout: Layout, readings: Readings, judged: Bools, interval_ms: Floats) -> Floats:
+    """Weight of each sample in the exponential window: by the time it stands for, at most two usual intervals."""
+    known = (interval_ms > 0)[:, None] & (readings.step_ms > 0)
+    intervals = readings.step_ms / np.where(interval_ms > 0, interval_ms, 1.0)[:, None]
+    intervals = np.where(known, np.minimum(intervals, 2.0), 1.0)
+    return np.where(judged, -np.expm1(-intervals / layout.smoothing_samples), 0.0)
+
+
+def _spread(regime: regimes.RegimeState, layout: Layout) -> Floats:
+    """(A, C) standard deviation of the readings themselves, over all regimes learned."""
+    p = layout.features
+    count = np.maximum(regime.moments[:, 0, 0], 1.0)[:, None]
+    square = np.einsum("aqq->aq", regime.moments)[:, 1 + p :] / count
+    mean = regime.moments[:, 0, 1 + p :] / count
+    spread: Floats = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return spread
+
+
+# --- what is told ---------------------------------------------------------------------------------------------------
+
+
+def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
+    """The segment as an assessment, asset-major."""
+    layout, readings, verdict = model.layout, segment.readings, segment.verdict
+    shape = readings.values.shape
+    maturity = _maturity(model.settings, state.baseline)
+    told = segment.judged & (maturity > Maturity.LEARNING)[:, None]
+    score = np.where(told, verdict.score, 0.0)
+    contribution, deviation, residual = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
+    in_units = segment.evidence.smoothed * state.evidence.deviation[:, None]
+    deviation[:, :, layout.condition] = np.where(told[:, :, None], in_units, 0.0)
+    contribution[:, :, layout.condition] = segment.evidence.share * score[:, :, None]
+    usable = segment.good & segment.prediction.known[:, :, None]
+    residual[:, :, layout.condition] = np.where(usable, segment.residual, np.nan)
+    quality = readings.quality
+    if segment.suspect.any():
+        columns = quality[:, :, layout.condition]
+        quality = quality.copy()
+        quality[:, :, layout.condition] = np.where(segment.suspect, np.int8(Quality.LEAP), columns)
+    return Assessment(
+        t_ms=readings.t_ms,
+        anomaly_score=contribution.sum(axis=2),
+        contribution=contribution,
+        residual=residual,
+        deviation=deviation,
+        condition=verdict.condition,
+        since_ms=verdict.since_ms,
+        health_index=_health(model, verdict),
+        rul_hours=remaining_life(state.trend, readings.t_ms, verdict.evident),
+        failure_mode_probability=segment.mode_probability,
+        maturity=np.broadcast_to(maturity[:, None], shape[:2]),
+        quality=quality,
+        limit_exceeded=verdict.limit_exceeded,
+    )
+
+
+def _health(model: Model, verdict: Verdict) -> Floats:
+    """1 up to the level of no evidence, 0 at the severity of a failure, along the logarithm in between."""
+    knowledge = model.knowledge
+    failed = _FAILED_SEVERITY if knowledge is None else float(np.exp(knowledge.failure_log_severity))
+    calm = verdicts.CLEAR_LEVEL
+    span = np.log(max(failed, 2.0 * calm) / calm)
+    health: Floats = np.clip(1.0 - np.log(np.maximum(verdict.score, calm) / calm) / span, 0.0, 1.0)
+    if verdict.limit_exceeded.any():
+        over = verdict.limit_exceeded.any(axis=2)
+        for level, most in _LIMIT_HEALTH.items():
+            health = np.where(over & (verdict.condition >= level), np.minimum(health, most), health)
+    return health
+
+
+# --- what is learned ------------------------------------------------------------------------------------------------
+
+
+def _collected(model: Model, before: State, state: State, segment: _Segment) -> State:
+    """The state with the segment put aside for learning at the end of the window."""
+    learning = _maturity(model.settings, before.baseline) == Maturity.LEARNING
+    readable = segment.readable
+    weight = np.where(learning[:, None], 1.0, _novelty(model, segment.prediction.leverage)) * readable
+    usable = segment.good & ~segment.suspect
+    error = segment.residual / np.sqrt(1.0 + segment.prediction.leverage)[:, :, None]
+    step = segment.readings.step_ms
+    timed = learning[:, None] & readable & (step > 0)
+    baseline = replace(
+        state.baseline,
+        pending=state.baseline.pending + readable.sum(axis=1),
+        pending_judged=state.baseline.pending_judged + segment.judged.sum(axis=1),
+        log_interval=state.baseline.log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
+        intervals=state.baseline.intervals + timed.sum(axis=1),
+    )
+    return replace(
+        state,
+        regime=regimes.collected(state.regime, segment.prediction, segment.relative, usable, weight),
+        evidence=evidences.collected(
+            state.evidence, segment.evidence, error, usable & segment.prediction.known[:, :, None], segment.judged
+        ),
+        baseline=baseline,
+    )
+
+
+def _novelty(model: Model, leverage: Floats) -> Floats:
+    """Weight of a sample for the regression once the baseline is complete: only unfamiliar regimes are learned.
+
+    In a regime known well a further sample tells little about the machine, but would let a slow fault creep in.
+    """
+    familiar = _FAMILIAR * (1 + model.layout.features) / model.settings.baseline_samples
+    return np.clip(leverage / familiar - 1.0, 0.0, 1.0)
+
+
+def _learned(model: Model, state: State, segment: _Segment) -> State:
+    """The state after a window: learned if it was healthy, its trend followed if it was not."""
+    layout, baseline = model.layout, state.baseline
+    interval_ms = _interval_ms(baseline)
+    learning = _maturity(model.settings, baseline) == Maturity.LEARNING
+    healthy, calm = _healthy(state, learning)
+    state = replace(state, step=0)
+    trend = followed(
+        layout,
+        model.knowledge,
+        state.trend,
+        t_ms=segment.readings.t_ms[:, -1],
+        hours=state.condition.observed_hours,
+        score=state.condition.score,
+        evident=segment.verdict.evident[:, -1],
+        ended=state.condition.since_ms < 0,
+        mode_probability=segment.mode_probability[:, -1],
+        duty=_duty(state),
+    )
+    regime = regimes.learned(layout, state.regime, healthy)
+    evidence = evidences.learned(
+        layout,
+        model.settings,
+        state.evidence,
+        accept=healthy,
+        calm=calm & (2 * baseline.pending_judged >= layout.window),
+        level=np.abs(regime.level + regime.reading_mean),
+        steadiness=_steadiness(state, layout),
+        interval_ms=interval_ms,
+    )
+    baseline = replace(
+        baseline,
+        samples=baseline.samples + np.where(healthy, baseline.pending, 0),
+        pending=np.zeros_like(baseline.pending),
+        pending_judged=np.zeros_like(baseline.pending_judged),
+    )
+    return replace(state, trend=trend, regime=regime, evidence=evidence, baseline=baseline)
+
+
+def _healthy(state: State, learning: Bools) -> tuple[Bools, Bools]:
+    """(A,) whether the window may be learned, and whether its maximum belongs to the calibration of the threshold."""
+    condition, evidence = state.condition, state.evidence
+    quiet = ~(condition.alert | condition.alarm | (condition.leap != 0).any(axis=1))
+    limited = (condition.over_alarm >= verdicts.LIMIT_SAMPLES).any(axis=1)
+    relative = evidence.pending_maximum / np.where(evidence.threshold > 0, evidence.threshold, np.inf)
+    healthy = (learning | (quiet & (relative < _LEARN_BELOW))) & ~limited
+    calm = (learning | (quiet & (relative < _CALIBRATE_BELOW))) & ~limited
+    return healthy, calm
+
+
+def _duty(state: State) -> Floats:
+    """(A,) share of the observed time that the machine runs."""
+    running, idle = state.condition.observed_hours, state.condition.idle_hours
+    return np.maximum(running / np.maximum(running + idle, 1e-9), _LEAST_DUTY)
+
+
+def _steadiness(state: State, layout: Layout) -> Floats:
+    """(A, C) share of the readings that repeat the one before."""
+    share: Floats = state.readings.repeats / np.maximum(state.readings.transitions, 1)
+    return share[:, layout.condition]

@@ -1,0 +1,142 @@
+"""An asset type and its settings as arrays, worked out once: what the numeric stages index with."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models.asset_type import AssetType, Signal
+
+HOUR_MS: Final = 3_600_000.0
+MONTH_MS: Final = 30 * 24 * HOUR_MS
+_SAMPLES_PER_COEFFICIENT: Final = 10
+_WINDOWS_PER_BASELINE: Final = 16
+_SHORTEST_WINDOW: Final = 4
+_LONGEST_WINDOW: Final = 32
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may choose; the defaults suit an unknown machine sampled every few minutes.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    baseline_samples: int = 500
+    """Healthy running samples that define what is normal."""
+    false_alarms_per_asset_month: float = 0.5
+    """The budget the ALARM threshold is calibrated to."""
+    settling_hours: float = 1.0
+    """After a start the machine warms up and is not judged for this long; only for types that know when they run."""
+
+    def __post_init__(self) -> None:
+        _require(10 <= self.baseline_samples <= 1_000_000, "baseline_samples", "give 10 to 1000000")
+        _require(
+            0 < self.false_alarms_per_asset_month < float("inf"), "false_alarms_per_asset_month", "give more than 0"
+        )
+        _require(0 <= self.settling_hours <= 168, "settling_hours", "give 0 to 168")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """Index arrays and constants of an asset type: S signals (C condition, R regime), p features, M failure modes."""
+
+    condition: NDArray[np.intp]
+    """(C,) columns of the condition signals."""
+    regime: NDArray[np.intp]
+    """(R,) columns of the regime signals."""
+    valid_min: Floats
+    valid_max: Floats
+    """(S,) readings outside are no measurements; infinite where unknown."""
+    sentinels: tuple[tuple[int, float], ...]
+    """(column, value) pairs."""
+    limit_alert: Floats
+    limit_alarm: Floats
+    """(S,) infinite where there is no limit."""
+    lowest_deviation: Floats
+    highest_deviation: Floats
+    """(C,) -inf/0 and 0/inf: deviations beyond them are not bad."""
+    running_column: int
+    """Column that tells whether the machine runs, or -1: it always does."""
+    running_above: float
+    products: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """Pairs of regime signals whose product is a feature; squares included."""
+    symptoms: Floats
+    """(M, C) unit vectors."""
+    p_f_hours: Floats
+    """(M,)"""
+    window: int
+    """Samples after which the model learns; also the horizon of its smoothing."""
+
+    @property
+    def features(self) -> int:
+        return len(self.regime) + len(self.products[0])
+
+    @property
+    def has_limits(self) -> bool:
+        return bool(np.isfinite(self.limit_alert).any() or np.isfinite(self.limit_alarm).any())
+
+    @property
+    def smoothing_samples(self) -> float:
+        return self.window / 2.0
+
+
+def layout_of(asset_type: AssetType, settings: Settings) -> Layout:
+    signals = asset_type.signals
+    condition = [i for i, signal in enumerate(signals) if signal.role == "condition"]
+    regime = [i for i, signal in enumerate(signals) if signal.role == "regime"]
+    running = asset_type.running
+    return Layout(
+        condition=np.array(condition, dtype=np.intp),
+        regime=np.array(regime, dtype=np.intp),
+        valid_min=_bound([signal.valid_min for signal in signals], -np.inf),
+        valid_max=_bound([signal.valid_max for signal in signals], np.inf),
+        sentinels=tuple((i, value) for i, signal in enumerate(signals) for value in signal.sentinels),
+        limit_alert=_bound([_alert_limit(signal) for signal in signals], np.inf),
+        limit_alarm=_bound([signal.limit_alarm for signal in signals], np.inf),
+        lowest_deviation=np.array([0.0 if signals[i].worse == "up" else -np.inf for i in condition]),
+        highest_deviation=np.array([0.0 if signals[i].worse == "down" else np.inf for i in condition]),
+        running_column=-1 if running is None else asset_type.signal_names.index(running.signal),
+        running_above=0.0 if running is None else running.above,
+        products=_products(len(regime), settings.baseline_samples),
+        symptoms=_symptoms(asset_type, [signals[i].name for i in condition]),
+        p_f_hours=np.array([mode.p_f_interval_hours for mode in asset_type.failure_modes], dtype=np.float64),
+        window=_window(settings.baseline_samples),
+    )
+
+
+def _window(baseline_samples: int) -> int:
+    return min(max(baseline_samples // _WINDOWS_PER_BASELINE, _SHORTEST_WINDOW), _LONGEST_WINDOW)
+
+
+def _products(regimes: int, baseline_samples: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Squares and products of the regime signals (speed squared, speed times load), if the baseline can carry them."""
+    first, second = np.triu_indices(regimes)
+    affordable = _SAMPLES_PER_COEFFICIENT * (1 + regimes + len(first)) <= baseline_samples
+    return (first, second) if affordable else (first[:0], second[:0])
+
+
+def _symptoms(asset_type: AssetType, names: list[str]) -> Floats:
+    rows = [[mode.symptoms.get(name, 0.0) for name in names] for mode in asset_type.failure_modes]
+    matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix / np.where(length > 0, length, 1.0)
+
+
+def _alert_limit(signal: Signal) -> float | None:
+    return signal.limit_alarm if signal.limit_alert is None else signal.limit_alert
+
+
+def _bound(values: list[float | None], missing: float) -> Floats:
+    return np.array([missing if value is None else value for value in values], dtype=np.float64)
+
+
+def _require(right: bool, where: str, fix: str) -> None:
+    if not right:
+        raise ValueError(f"{where}: {fix}")

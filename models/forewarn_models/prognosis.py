@@ -1,0 +1,227 @@
+"""Prognostic assessment (ISO 13381-1): remaining useful life as a distribution, from the machine's own trend.
+
+The severity of a fault (the anomaly score, 1 at the ALARM level) is followed from its onset at some thirty points,
+thinned as time goes on. Where its logarithm has grown significantly, a line through it, recent points weighing more,
+gives the time to the severity at which machines fail. That estimate and the prior (fleet knowledge, or the
+P-F interval of the likely failure mode less the time already passed) are both log-normal and combined by precision.
+Where there is no trend there is no number.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models.knowledge import FleetKnowledge, remaining_life_given_severity
+from forewarn_models.layout import Bools, Floats, Ints, Layout
+from forewarn_models.wire import RulHours
+
+POINTS: Final = 32
+_FEWEST_POINTS: Final = 4
+_Z90: Final = 1.2815515655446004
+_SIGNIFICANT: Final = 2.0
+_MODEL_ERROR: Final = 0.4
+"""Standard deviation of the logarithm of a remaining life extrapolated from a trend: faults do not grow exactly so."""
+_P_F_SPREAD: Final = 0.5
+_LEAST_SHARE_OF_P_F: Final = 0.1
+_FAILURE_LOG_SEVERITY: Final = math.log(6.0)
+_FAILURE_LOG_SPREAD: Final = 0.8
+_NEAREST: Final = 0.25
+"""Least distance to the failure, in the logarithm of severity: a machine that still runs has not failed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrendState:
+    """(assets, ...). Hours are observed running hours."""
+
+    hours: Floats
+    log_severity: Floats
+    """(A, POINTS)"""
+    count: Ints
+    spacing_hours: Floats
+    """(A,) least distance of the points."""
+    rul_hours: Floats
+    """(A, 3) as estimated at `estimated_ms`."""
+    estimated_ms: Ints
+    """(A,) -1 where there is no estimate."""
+
+
+def new_trend_state(assets: int) -> TrendState:
+    return TrendState(
+        hours=np.zeros((assets, POINTS)),
+        log_severity=np.zeros((assets, POINTS)),
+        count=np.zeros(assets, dtype=np.int64),
+        spacing_hours=np.zeros(assets),
+        rul_hours=np.zeros((assets, 3)),
+        estimated_ms=np.full(assets, -1, dtype=np.int64),
+    )
+
+
+def remaining_life(state: TrendState, t_ms: Ints, evident: Bools) -> Floats:
+    """(A, n, 3) P10, P50, P90 in hours: the last estimate less the time passed since; NaN where there is none."""
+    known = (state.estimated_ms >= 0)[:, None] & evident
+    passed = (t_ms - state.estimated_ms[:, None]) / 3_600_000.0
+    rul = np.maximum(state.rul_hours[:, None] - passed[:, :, None], 0.0)
+    return np.where(known[:, :, None], rul, np.nan)
+
+
+def followed(
+    layout: Layout,
+    knowledge: FleetKnowledge | None,
+    state: TrendState,
+    *,
+    t_ms: Ints,
+    hours: Floats,
+    score: Floats,
+    evident: Bools,
+    ended: Bools,
+    mode_probability: Floats,
+    duty: Floats,
+) -> TrendState:
+    """The state after a window: a point more and a new estimate where `evident`, forgotten where the evidence `ended`.
+
+    (A,) each, `mode_probability` (A, M); `duty`: share of the time that the machine runs.
+    """
+    if not (evident.any() or (ended & (state.count > 0)).any()):
+        return state
+    count = np.where(ended, 0, state.count)
+    last = np.take_along_axis(state.hours, np.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+    due = np.flatnonzero(evident & ((count == 0) | (hours - last >= state.spacing_hours)))
+    state = replace(
+        state,
+        count=count,
+        spacing_hours=np.where(ended, 0.0, state.spacing_hours),
+        estimated_ms=np.where(ended, -1, state.estimated_ms),
+    )
+    state = _extended(state, due, hours[due], np.log(np.maximum(score[due], 1e-3)))
+    some = np.flatnonzero(evident)
+    prior = _prior(layout, knowledge, state, some, hours, score, mode_probability)
+    log_median, log_spread = _combined(_trend(knowledge, state, some), prior)
+    quantiles = np.exp(log_median[:, None] + log_spread[:, None] * np.array([-_Z90, 0.0, _Z90]))
+    rul, estimated = state.rul_hours.copy(), state.estimated_ms.copy()
+    usable = np.isfinite(log_median)
+    rul[some] = np.where(usable[:, None], quantiles / duty[some, None], 0.0)
+    estimated[some] = np.where(usable, t_ms[some], -1)
+    return replace(state, rul_hours=rul, estimated_ms=estimated)
+
+
+def _extended(state: TrendState, due: NDArray[np.intp], hours: Floats, log_severity: Floats) -> TrendState:
+    if not len(due):
+        return state
+    state = _thinned(state, due[state.count[due] == POINTS])
+    all_hours, severities, count = state.hours.copy(), state.log_severity.copy(), state.count.copy()
+    all_hours[due, count[due]] = hours
+    severities[due, count[due]] = log_severity
+    count[due] += 1
+    return replace(state, hours=all_hours, log_severity=severities, count=count)
+
+
+def _thinned(state: TrendState, full: NDArray[np.intp]) -> TrendState:
+    """Every second point of those that are full, and twice the spacing from now on."""
+    if not len(full):
+        return state
+    hours, severities, count = state.hours.copy(), state.log_severity.copy(), state.count.copy()
+    spacing = state.spacing_hours.copy()
+    hours[full, : POINTS // 2] = state.hours[full, 1::2]
+    severities[full, : POINTS // 2] = state.log_severity[full, 1::2]
+    count[full] = POINTS // 2
+    spacing[full] = 1.5 * (state.hours[full, -1] - state.hours[full, 0]) / (POINTS - 1)
+    return replace(state, hours=hours, log_severity=severities, count=count, spacing_hours=spacing)
+
+
+def _trend(knowledge: FleetKnowledge | None, state: TrendState, some: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of the logarithm of the hours to failure by extrapolation; NaN without a trend."""
+    count, hours, severity = state.count[some], state.hours[some], state.log_severity[some]
+    real = np.arange(POINTS) < count[:, None]
+    now = np.take_along_axis(hours, np.maximum(count - 1, 0)[:, None], axis=1)
+    span = np.maximum(now[:, 0] - hours[:, 0], 1e-9)
+    age = np.where(real, now - hours, 0.0)
+    weight = np.where(real, np.exp(-2.0 * age / span[:, None]), 0.0)
+    slope, slope_error, level = _line(age, severity, weight)
+    failure, failure_spread = _failure_severity(knowledge)
+    distance = np.maximum(failure - level, _NEAREST)
+    significant = (count >= _FEWEST_POINTS) & (slope > _SIGNIFICANT * slope_error) & (slope > 0)
+    slope = np.where(significant, slope, np.nan)
+    relative = (slope_error / slope) ** 2 + (failure_spread / np.maximum(distance, failure_spread)) ** 2
+    return np.log(distance / slope), np.sqrt(relative + _MODEL_ERROR**2)
+
+
+def _line(age: Floats, value: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
+    """Slope per hour, its standard error and the level at age 0 of a weighted line through each row."""
+    total = np.maximum(weight.sum(axis=1), 1e-12)
+    mean_age = (weight * age).sum(axis=1) / total
+    mean = (weight * value).sum(axis=1) / total
+    x = -(age - mean_age[:, None])
+    spread = np.maximum((weight * x * x).sum(axis=1), 1e-12)
+    slope = (weight * x * value).sum(axis=1) / spread
+    left = value - mean[:, None] - slope[:, None] * x
+    effective = total**2 / np.maximum((weight**2).sum(axis=1), 1e-12)
+    variance = (weight * left * left).sum(axis=1) / total * effective / np.maximum(effective - 2.0, 0.5)
+    error = np.sqrt(variance * (weight**2 * x * x).sum(axis=1)) / spread
+    return slope, np.maximum(error, 1e-12), mean + slope * mean_age
+
+
+def _failure_severity(knowledge: FleetKnowledge | None) -> tuple[float, float]:
+    if knowledge is None:
+        return _FAILURE_LOG_SEVERITY, _FAILURE_LOG_SPREAD
+    return knowledge.failure_log_severity, knowledge.failure_log_spread
+
+
+def _prior(
+    layout: Layout,
+    knowledge: FleetKnowledge | None,
+    state: TrendState,
+    some: NDArray[np.intp],
+    hours: Floats,
+    score: Floats,
+    mode_probability: Floats,
+) -> tuple[Floats, Floats]:
+    """The same from what is known of such machines; infinite spread where nothing is."""
+    if knowledge is not None:
+        return remaining_life_given_severity(knowledge, score[some])
+    known = mode_probability[some].sum(axis=1)
+    p_f_hours = (mode_probability[some] * layout.p_f_hours).sum(axis=1) / np.where(known > 0, known, 1.0)
+    left = np.maximum(p_f_hours - (hours[some] - state.hours[some, 0]), _LEAST_SHARE_OF_P_F * p_f_hours)
+    spread = np.where(known > 0.5, _P_F_SPREAD, np.inf)
+    return np.log(np.where(known > 0, left, 1.0)), spread
+
+
+def _combined(trend: tuple[Floats, Floats], prior: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Product of two log-normal densities; NaN where there is no trend."""
+    trend_weight, prior_weight = 1.0 / trend[1] ** 2, 1.0 / prior[1] ** 2
+    total = trend_weight + prior_weight
+    return (trend[0] * trend_weight + prior[0] * prior_weight) / total, 1.0 / np.sqrt(total)
+
+
+# --- what others ask of a prognosis ---------------------------------------------------------------------------------
+
+
+def remaining_life_quantiles(rul_hours: NDArray[np.float64]) -> RulHours | None:
+    """(3,) P10, P50, P90 as they travel, or None where there is no number."""
+    if not bool(np.isfinite(rul_hours).all()):
+        return None
+    p10, p50, p90 = np.maximum.accumulate(np.maximum(rul_hours, 0.0)).tolist()
+    return RulHours(p10=p10, p50=p50, p90=p90)
+
+
+def failure_probability(rul_hours: RulHours, within_hours: float) -> float:
+    """P(failure within `within_hours` from now), in [0, 1], growing with it.
+
+    The predictive distribution is the log-normal in two pieces through P10, P50 and P90: each half has the spread of
+    its own quantile. Where a quantile is 0 or equals the median, its half is a step.
+    """
+    if within_hours <= 0 or math.isnan(within_hours):
+        return 0.0
+    if rul_hours.p50 <= 0 or math.isinf(within_hours):
+        return 1.0
+    quantile = rul_hours.p10 if within_hours < rul_hours.p50 else rul_hours.p90
+    if within_hours == rul_hours.p50:
+        return 0.5
+    if quantile <= 0:
+        return 0.1 + 0.4 * within_hours / rul_hours.p50
+    spread = abs(math.log(quantile / rul_hours.p50)) / _Z90
+    if spread <= 0:
+        return 0.0 if within_hours < rul_hours.p50 else 1.0
+    return 0.5 * math.erfc(-math.log(within_hours / rul_hours.p50) / (spread * math.sqrt(2.0)))

@@ -1,0 +1,165 @@
+"""State detection, first half (ISO 13374): what the signals should read in this operating regime.
+
+One ridge regression per condition signal on the regime signals, their squares and products, all signals of an asset
+sharing one moment matrix. It is kept as moments, so learning a segment is one matrix product, the order of samples does
+not matter, and memory is bounded. Ridge prior: one pseudo-sample on every feature, scaled to unit variance. The
+leverage h(x) = 1/n + (x - m)' P (x - m) is the variance of the prediction relative to that of the noise (Bayesian
+linear regression): large in a regime the machine was never seen in, so that ignorance is not mistaken for a fault.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models.layout import Bools, Floats, Layout
+
+_PRIOR_SAMPLES: Final = 1.0
+_SMALLEST_VARIANCE: Final = 1e-4
+"""Of a feature, relative to the square of its scale: a regime signal that never moved is known to one percent."""
+
+
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RegimeState:
+    """(assets, ...); p features, C condition signals, q = 1 + p + C moments."""
+
+    anchored: Bools
+    """(A,) whether `origin`, `scale` and `level` are set, from the first sample that was judged."""
+    origin: Floats
+    scale: Floats
+    """(A, R) features are computed from (reading - origin) / scale."""
+    level: Floats
+    """(A, C) readings are taken relative to it; only for the sake of rounding."""
+    moments: Floats
+    """(A, q, q) sum of w a a' over the samples learned, a = (1, features, readings)."""
+    pending: Floats
+    """(A, q, q) the same for the window under way, not learned yet."""
+    fitted: Bools
+    """(A,)"""
+    feature_mean: Floats
+    """(A, p)"""
+    reading_mean: Floats
+    """(A, C)"""
+    coefficients: Floats
+    """(A, p, C)"""
+    inverse: Floats
+    """(A, p, p) P of the leverage."""
+    weight: Floats
+    """(A,) number of samples behind the fit."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    features: Floats
+    """(A, n, p)"""
+    expected: Floats
+    """(A, n, C) in the signal's unit, relative to `level`."""
+    leverage: Floats
+    """(A, n)"""
+    known: Bools
+    """(A, n) the regime is readable and something was learned."""
+
+
+def new_regime_state(layout: Layout, assets: int) -> RegimeState:
+    p, c, r = layout.features, len(layout.condition), len(layout.regime)
+    q = 1 + p + c
+    return RegimeState(
+        anchored=np.zeros(assets, dtype=np.bool_),
+        origin=np.zeros((assets, r)),
+        scale=np.ones((assets, r)),
+        level=np.zeros((assets, c)),
+        moments=np.zeros((assets, q, q)),
+        pending=np.zeros((assets, q, q)),
+        fitted=np.zeros(assets, dtype=np.bool_),
+        feature_mean=np.zeros((assets, p)),
+        reading_mean=np.zeros((assets, c)),
+        coefficients=np.zeros((assets, p, c)),
+        inverse=np.zeros((assets, p, p)),
+        weight=np.zeros(assets),
+    )
+
+
+def anchored(layout: Layout, state: RegimeState, values: Floats, readable: Bools) -> RegimeState:
+    """The state with origin, scale and level taken from the first readable sample of each asset that lacks them."""
+    first = ~state.anchored & readable.any(axis=1)
+    if not first.any():
+        return state
+    sample = values[np.arange(len(values)), np.argmax(readable, axis=1)]
+    origin = sample[:, layout.regime]
+    size = np.abs(origin)
+    return replace(
+        state,
+        anchored=state.anchored | first,
+        origin=np.where(first[:, None], origin, state.origin),
+        scale=np.where(first[:, None], np.where(size > 1e-9, size, 1.0), state.scale),
+        level=np.where(first[:, None], sample[:, layout.condition], state.level),
+    )
+
+
+def predict(layout: Layout, state: RegimeState, values: Floats, readable: Bools) -> Prediction:
+    """What the condition signals should read; `values` (A, n, S), `readable` (A, n): all regime signals are good."""
+    relative = (values[:, :, layout.regime] - state.origin[:, None]) / state.scale[:, None]
+    first, second = layout.products
+    features = np.concatenate([relative, relative[..., first] * relative[..., second]], axis=2)
+    features = np.where(readable[:, :, None], features, 0.0)
+    offset = features - state.feature_mean[:, None]
+    spread = np.matmul(offset, state.inverse)
+    return Prediction(
+        features=features,
+        expected=state.reading_mean[:, None] + np.matmul(offset, state.coefficients),
+        leverage=(1.0 / np.maximum(state.weight, 1.0))[:, None] + np.einsum("anp,anp->an", spread, offset),
+        known=readable & state.fitted[:, None],
+    )
+
+
+def collected(state: RegimeState, prediction: Prediction, readings: Floats, good: Bools, weight: Floats) -> RegimeState:
+    """The state with a segment added to what is pending: `readings` (A, n, C) relative to the level, `weight` (A, n).
+
+    A missing reading is filled with what was expected: it then says nothing about its signal.
+    """
+    filled = np.where(good, readings, prediction.expected)
+    ones = np.ones((*weight.shape, 1))
+    sample = np.concatenate([ones, prediction.features, filled], axis=2)
+    product = np.matmul((sample * weight[:, :, None]).transpose(0, 2, 1), sample)
+    return replace(state, pending=state.pending + product)
+
+
+def learned(layout: Layout, state: RegimeState, accept: Bools) -> RegimeState:
+    """The state after a window: what is pending is learned where `accept` (A,) says so, and forgotten elsewhere."""
+    moments = np.where(accept[:, None, None], state.moments + state.pending, state.moments)
+    state = replace(state, moments=moments, pending=np.zeros_like(state.pending))
+    weight = moments[:, 0, 0]
+    due = np.flatnonzero((weight >= 3.0) & (weight > 1.05 * state.weight))
+    return _fitted(layout, state, due) if len(due) else state
+
+
+def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> RegimeState:
+    p = layout.features
+    moments = state.moments[due]
+    weight = moments[:, 0, 0]
+    mean = moments[:, 0, 1:] / weight[:, None]
+    centred = moments[:, 1:, 1:] - weight[:, None, None] * mean[:, :, None] * mean[:, None, :]
+    gram, cross = centred[:, :p, :p], centred[:, :p, p:]
+    variance = np.maximum(np.einsum("app->ap", gram) / weight[:, None], 0.0) + _SMALLEST_VARIANCE
+    size = np.sqrt(variance)
+    outer = size[:, :, None] * size[:, None, :]
+    inverse = np.linalg.inv(gram / outer + _PRIOR_SAMPLES * np.eye(p)) / outer
+    return replace(
+        state,
+        fitted=_put(state.fitted, due, np.ones(len(due), dtype=np.bool_)),
+        feature_mean=_put(state.feature_mean, due, mean[:, :p]),
+        reading_mean=_put(state.reading_mean, due, mean[:, p:]),
+        coefficients=_put(state.coefficients, due, np.matmul(inverse, cross)),
+        inverse=_put(state.inverse, due, inverse),
+        weight=_put(state.weight, due, weight),
+    )
+
+
+def _put(target: _Array, index: NDArray[np.intp], rows: _Array) -> _Array:
+    result = target.copy()
+    result[index] = rows
+    return result
