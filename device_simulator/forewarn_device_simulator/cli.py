@@ -1,5 +1,8 @@
 """The commands of forewarn-sim."""
 
+import asyncio
+import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -9,11 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forewarn_device_simulator.dataset import FORMS, DatasetError, Form, generate
+from forewarn_device_simulator.live.begin import DEFAULT_BROKER, AddressError, begin, broker_address
+from forewarn_device_simulator.live.fleet import LiveFleet
+from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
+from forewarn_device_simulator.live.state import StateError
+from forewarn_device_simulator.live.truth import TruthFile
 from forewarn_device_simulator.scenario import Scenario, ScenarioError, load_scenario, shipped_names, units_total
 from forewarn_models import __version__
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 78
+LOG_FORMAT = "time=%(asctime)s level=%(levelname)s %(message)s"
 
 app = typer.Typer(
     help="Machines with physics, wear, faults and ground truth.", no_args_is_help=True, add_completion=False
@@ -59,6 +68,61 @@ def generate_command(
             _fail(str(error), EXIT_FAILED)
     for folder in folders:
         typer.echo(folder)
+
+
+@app.command("run")
+def run_command(
+    scenario: ScenarioArgument,
+    broker: Annotated[str, typer.Option(help="mqtt://host:port of the broker an agent listens to.")] = DEFAULT_BROKER,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-3, max=1e6, help="Times real time.  [default: 1, or FOREWARN_CLOCK_RATE]"),
+    ] = None,
+    history_days: Annotated[
+        float,
+        typer.Option(min=0, max=29, help="Begin this long ago; the past is played at once."),
+    ] = 0.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's own seed.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Where the run remembers itself.  [default: SCENARIO.state.json]")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="Append what is really the matter, as JSON lines.")] = None,
+    username: Annotated[str | None, typer.Option(help="At the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="Holds the password at the broker.")] = None,
+    client_id: Annotated[str | None, typer.Option(help="At the broker.  [default: forewarn-sim-SCENARIO]")] = None,
+    reconnect_max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest wait before trying again.")] = 30.0,
+) -> None:
+    """Play the fleet live into an agent's MQTT source until the scenario ends; started again, it goes on.
+
+    Machines publish to machines/ASSET and obey machines-control/ASSET:
+    {"id": "1", "repair": {"at": EPOCH_MS, "hours": 6, "failure_mode": "bearing_wear"}}.
+    """
+    chosen = _scenario(scenario)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    state_path = state or Path(f"{chosen.name}.state.json")
+    try:
+        address = broker_address(broker, username, password_file)
+        begun = begin(chosen, state_path, seed=seed, rate=rate, history_days=history_days)
+        fleet = LiveFleet(chosen, begun.state.seed, begun.state.start_ms, begun.state.repairs)
+    except (ScenarioError, StateError, AddressError, ValueError) as error:
+        _fail(str(error), EXIT_CONFIGURATION)
+    player = Player(
+        fleet,
+        begun.state,
+        state_path=state_path,
+        truth=TruthFile(truth) if truth else None,
+        clock=begun.clock,
+        window=window_samples(chosen.interval_ms, begun.clock.timebase.rate),
+    )
+    played = asyncio.run(_play(player, address, client_id or f"forewarn-sim-{chosen.name}", reconnect_max_seconds))
+    typer.echo(f"{played.samples} samples in {played.messages} messages; {'the end' if played.finished else 'stopped'}")
+
+
+async def _play(player: Player, address: BrokerAddress, client_id: str, reconnect_max_seconds: float) -> Played:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, player.stop)
+    return await player.play(address, client_id=client_id, reconnect_max_seconds=reconnect_max_seconds)
 
 
 def _scenario(name_or_path: str) -> Scenario:

@@ -1,0 +1,1 @@
+"""A fleet played live into an agent's MQTT source."""

@@ -1,0 +1,90 @@
+"""How a live run begins or goes on: its clock, its state, its broker."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from forewarn_device_simulator.clock import Clock, clock_from_environment
+from forewarn_device_simulator.duty import DAY_MS
+from forewarn_device_simulator.live.player import BrokerAddress
+from forewarn_device_simulator.live.state import LiveState, StateError, load_state
+from forewarn_device_simulator.scenario import Scenario
+from forewarn_models.timebase import ENV_START, Timebase
+
+DEFAULT_BROKER: Final = "mqtt://127.0.0.1:1883"
+DEFAULT_PORT: Final = 1883
+
+
+class AddressError(ValueError):
+    """The broker's address or password cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    state: LiveState
+    clock: Clock
+
+
+def begin(scenario: Scenario, state_path: Path, *, seed: int | None, rate: float | None, history_days: float) -> Begun:
+    """The state and clock of a run; those of the state file if it is one of this scenario.
+
+    The clock is that of FOREWARN_CLOCK_* or, with a `rate`, the run's own, which begins at the wall time of the start.
+
+    Raises:
+        StateError: the state file is of another scenario, seed or rate, or unreadable.
+        ValueError: FOREWARN_CLOCK_* cannot be read, or contradict `rate`.
+    """
+    if rate is not None and os.environ.get(ENV_START):
+        raise ValueError("--rate: the clock is already set by FOREWARN_CLOCK_*; give one or the other")
+    known = load_state(state_path)
+    if known is not None:
+        _check_same_run(known, state_path, scenario, seed, rate)
+        return Begun(state=known, clock=_clock(known.origin_ms, known.rate))
+    origin_ms = round(time.time() * 1000)
+    clock = _clock(origin_ms, 1.0 if rate is None else rate)
+    past_ms = clock.now_ms() - round(history_days * DAY_MS)
+    start_ms = past_ms // scenario.interval_ms * scenario.interval_ms
+    chosen = scenario.seed if seed is None else seed
+    state = LiveState(
+        scenario=scenario.name, seed=chosen, start_ms=start_ms, origin_ms=origin_ms, rate=clock.timebase.rate
+    )
+    return Begun(state=state, clock=clock)
+
+
+def broker_address(url: str, username: str | None = None, password_file: Path | None = None) -> BrokerAddress:
+    """The broker of an address like mqtt://127.0.0.1:1883.
+
+    Raises:
+        AddressError: it is no such address, or the password cannot be read.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port or DEFAULT_PORT
+    except ValueError as error:
+        raise AddressError(f"--broker: {url}: {error}") from None
+    if parts.scheme != "mqtt" or not parts.hostname or parts.path.strip("/") or parts.username:
+        raise AddressError(f"--broker: {url} is not like {DEFAULT_BROKER}; name the user with --username")
+    try:
+        password = None if password_file is None else password_file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AddressError(f"--password-file: {error}") from None
+    return BrokerAddress(host=parts.hostname, port=port, username=username, password=password)
+
+
+def _clock(origin_ms: int, rate: float) -> Clock:
+    if os.environ.get(ENV_START):
+        return clock_from_environment()
+    return Clock(Timebase(origin_ms=origin_ms, start_ms=origin_ms, rate=rate))
+
+
+def _check_same_run(known: LiveState, path: Path, scenario: Scenario, seed: int | None, rate: float | None) -> None:
+    wanted: dict[str, tuple[object, object]] = {"scenario": (known.scenario, scenario.name)}
+    wanted["seed"] = (known.seed, scenario.seed if seed is None else seed)
+    if rate is not None:
+        wanted["rate"] = (known.rate, rate)
+    for name, (was, now) in wanted.items():
+        if was != now:
+            raise StateError(f"{path}: of a run with {name} {was}, not {now}; give another --state or remove it")
