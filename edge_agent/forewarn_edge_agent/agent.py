@@ -1,0 +1,214 @@
+"""The agent: sources, the pipeline on the spool's thread, and the uplink, from start to an orderly end."""
+
+import asyncio
+import logging
+import signal
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from forewarn_edge_agent.clock import Clock
+from forewarn_edge_agent.config import CsvSource, MqttSource, Setup
+from forewarn_edge_agent.log import event
+from forewarn_edge_agent.machine_message import Declared
+from forewarn_edge_agent.monitor import Monitor
+from forewarn_edge_agent.pipeline import Pipeline
+from forewarn_edge_agent.sources import Deliveries, Delivery, Source
+from forewarn_edge_agent.sources import mqtt as mqtt_source
+from forewarn_edge_agent.sources.replay import ReplaySource
+from forewarn_edge_agent.spool import Batch, Chunk, Spool
+from forewarn_edge_agent.uplink import MESSAGE_BYTES, UplinkConnection
+from forewarn_models import wire
+
+log = logging.getLogger(__name__)
+
+QUEUED_DELIVERIES: Final = 1000
+DELIVERIES_PER_COMMIT: Final = 500
+RETRY_COMMIT_SECONDS: Final = 1.0
+SOURCES_STOP_SECONDS: Final = 5.0
+UPLINK_STOP_SECONDS: Final = 3.0
+
+T = TypeVar("T")
+
+
+class SpoolThread:
+    """The one thread on which the spool and the models work, so that neither needs a lock."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+
+    async def call(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+
+class SpoolOutbox:
+    """The spool as the uplink sees it."""
+
+    def __init__(self, spool: Spool, thread: SpoolThread) -> None:
+        self._spool = spool
+        self._thread = thread
+        self.epoch = spool.epoch
+
+    async def read(self, lane: wire.Lane, after_seq: int) -> Chunk | None:
+        return await self._thread.call(
+            lambda: self._spool.read(lane, after_seq, max_records=wire.MAX_RECORDS, max_bytes=MESSAGE_BYTES)
+        )
+
+    async def read_gaps(self, lane: wire.Lane, after_seq: int) -> list[Chunk]:
+        return await self._thread.call(lambda: self._spool.read_gaps(lane, after_seq))
+
+    async def acknowledged_seq(self, lane: wire.Lane) -> int:
+        return await self._thread.call(lambda: self._spool.acknowledged_seq(lane))
+
+    async def first_seq(self, lane: wire.Lane) -> int:
+        return await self._thread.call(lambda: self._spool.first_seq(lane))
+
+    async def acknowledge(self, ack: wire.Ack) -> bool:
+        return await self._thread.call(lambda: self._spool.acknowledge(ack.lane, ack.epoch, ack.seq))
+
+
+class Agent:
+    """Built by `run`, on the event loop."""
+
+    def __init__(self, setup: Setup, clock: Clock, spool: Spool) -> None:
+        config = setup.config
+        self._clock = clock
+        self._spool = spool
+        self._thread = SpoolThread()
+        self._writing = asyncio.Lock()
+        """Held from the first change of a model state until it is committed."""
+        self._deliveries: Deliveries = asyncio.Queue(QUEUED_DELIVERIES)
+        self._monitor = Monitor(setup.asset_types, config.models, spool.assets())
+        self._pipeline = Pipeline(spool, self._monitor, checkpoint_seconds=config.spool.checkpoint_seconds)
+        self._sources = _sources(setup, clock, spool)
+        self._uplink = UplinkConnection(
+            node=config.node,
+            uplink=config.uplink,
+            clock=clock,
+            outbox=SpoolOutbox(spool, self._thread),
+            assets={asset: declared.asset_type for asset, declared in declared_assets(setup).items()},
+            carry_out=self._carry_out,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain: commit what was received, say goodbye to the cloud.
+
+        Raises:
+            ExceptionGroup: a part failed in a way it cannot recover from; a supervisor should start the agent again.
+        """
+        async with self._writing:
+            await self._commit(await self._thread.call(self._pipeline.catch_up))
+        async with asyncio.TaskGroup() as group:
+            uplink = group.create_task(self._uplink.run(), name="uplink")
+            processing = group.create_task(self._process(), name="processing")
+            sources = [group.create_task(source.run(self._deliveries), name="source") for source in self._sources]
+            await stop.wait()
+            event(log, logging.INFO, "stopping")
+            await _end(sources, SOURCES_STOP_SECONDS)
+            processing.cancel()
+            self._uplink.stop()
+            await asyncio.wait([uplink], timeout=UPLINK_STOP_SECONDS)
+            uplink.cancel()
+        async with self._writing:
+            await self._commit(await self._thread.call(self._pipeline.checkpoint))
+        self._thread.close()
+
+    async def _process(self) -> None:
+        while True:
+            deliveries = [await self._deliveries.get()]
+            while len(deliveries) < DELIVERIES_PER_COMMIT and not self._deliveries.empty():
+                deliveries.append(self._deliveries.get_nowait())
+            await self._take(deliveries)
+            for delivery in deliveries:
+                delivery.confirm()
+                self._deliveries.task_done()
+
+    async def _take(self, deliveries: list[Delivery]) -> None:
+        async with self._writing:
+            await self._commit(await self._thread.call(lambda: self._pipeline.take(deliveries)))
+
+    async def _carry_out(self, command: wire.Command) -> wire.Reply:
+        """Done once: a command that comes again gets the answer it got before."""
+        async with self._writing:
+            known = await self._thread.call(lambda: self._spool.reply(command.id))
+            if known is not None:
+                return known
+            batch = await self._thread.call(lambda: self._pipeline.reset_baseline(command))
+            await self._commit(batch)
+        event(log, logging.INFO, "command", command=command.command, asset=command.asset, id=command.id)
+        assert batch.reply is not None
+        return batch.reply
+
+    async def _commit(self, batch: Batch) -> None:
+        """Commit, however long the disk refuses; meanwhile sources wait and keep what they have."""
+        while True:
+            try:
+                await self._thread.call(lambda: self._spool.append(batch, now_ms=self._clock.now_ms()))
+            except sqlite3.OperationalError as error:
+                event(log, logging.ERROR, "spool_not_writable", reason=error, retry_in_s=RETRY_COMMIT_SECONDS)
+                await asyncio.sleep(RETRY_COMMIT_SECONDS)
+            else:
+                self._uplink.wake()
+                return
+
+
+def run(setup: Setup, clock: Clock) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        SpoolInUseError, SpoolVersionError: the state directory cannot be used.
+    """
+    node = setup.config.node
+    max_bytes = setup.config.spool.max_mebibytes * 1024 * 1024
+    spool = Spool.open(node.state_dir, max_bytes=max_bytes, now_ms=clock.now_ms())
+    try:
+        event(log, logging.INFO, "started", tenant=node.tenant, node=node.node, epoch=spool.epoch)
+        asyncio.run(_run_until_signal(setup, clock, spool))
+        event(log, logging.INFO, "stopped")
+    finally:
+        spool.close()
+
+
+async def _run_until_signal(setup: Setup, clock: Clock, spool: Spool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Agent(setup, clock, spool).run(stop)
+
+
+def declared_assets(setup: Setup) -> dict[str, Declared]:
+    declared: dict[str, Declared] = {}
+    for asset in setup.config.assets:
+        asset_type = setup.asset_types[asset.asset]
+        name = "generic" if asset_type is None else asset_type.asset_type
+        declared[asset.asset] = Declared(asset_type=name, rename=asset.rename)
+    return declared
+
+
+def _sources(setup: Setup, clock: Clock, spool: Spool) -> list[Source]:
+    assets = declared_assets(setup)
+    node = setup.config.node
+    sources: list[Source] = []
+    for number, source in enumerate(setup.config.sources):
+        if isinstance(source, MqttSource):
+            client_id = f"forewarn-{node.tenant}-{node.node}-source-{number}"
+            sources.append(mqtt_source.MqttSource(source, client_id, assets, clock))
+        else:
+            asset = source.asset if isinstance(source, CsvSource) else None
+            start = spool.position(str(source.path))
+            sources.append(ReplaySource(source.path, asset, source.align, assets, clock, start))
+    return sources
+
+
+async def _end(tasks: list[asyncio.Task[None]], seconds: float) -> None:
+    """Cancel, wait for the orderly end, and insist after `seconds`."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()

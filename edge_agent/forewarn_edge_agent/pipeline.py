@@ -1,0 +1,134 @@
+"""From deliveries to one commit: select, assess, advise, encode; and back up to date from the spool after a crash."""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from forewarn_edge_agent.log import Throttle, event
+from forewarn_edge_agent.monitor import Monitor
+from forewarn_edge_agent.sources import Delivery, Position, Refusal
+from forewarn_edge_agent.spool import KEPT_RECORDS, AssetRow, Batch, Spool
+from forewarn_models import wire
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_RECORDS: Final = 1000
+"""A checkpoint is due after so many records at the latest: what a restart has to assess again."""
+
+
+@dataclass(kw_only=True)
+class _Gathered:
+    """What will be committed, while it is being gathered."""
+
+    telemetry: list[bytes] = field(default_factory=list)
+    advisories: list[bytes] = field(default_factory=list)
+    positions: list[Position] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    is_checkpoint: bool = False
+
+
+class Pipeline:
+    """One thread uses it, the same as the spool's."""
+
+    def __init__(self, spool: Spool, monitor: Monitor, *, checkpoint_seconds: float) -> None:
+        self._spool = spool
+        self._monitor = monitor
+        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpoint_at = time.monotonic() + checkpoint_seconds
+        self._records_since_checkpoint = 0
+        self._recent: deque[bytes] = deque((wire.digest(body) for body in spool.recent_records()), KEPT_RECORDS)
+        self._throttle = Throttle()
+
+    def catch_up(self) -> Batch:
+        """Show the models what was spooled after their last checkpoint; the batch makes the result durable.
+
+        The same telemetry gives the same states. It holds advisories only if a model was replaced meanwhile: all
+        others were committed with a checkpoint of their own.
+        """
+        gathered = _Gathered(is_checkpoint=True)
+        for body in self._spool.records_since_checkpoint():
+            record = wire.decode_telemetry(body)
+            if self._monitor.watches(record.asset):
+                selected, _ = self._monitor.select(record)
+                if selected is not None:
+                    gathered.advisories += map(wire.encode_advisory, self._monitor.observe(selected).advisories)
+        return self._batch(gathered)
+
+    def take(self, deliveries: Sequence[Delivery]) -> Batch:
+        """Work through deliveries in order. The states in memory move on: the batch has to be committed next."""
+        gathered = _Gathered()
+        for delivery in deliveries:
+            for record in delivery.records:
+                self._take_record(record, gathered)
+            for refusal in delivery.refusals:
+                self._refuse(refusal, gathered)
+            gathered.counters.update(delivery.notes)
+            if delivery.position is not None:
+                gathered.positions.append(delivery.position)
+        return self._batch(gathered)
+
+    def reset_baseline(self, command: wire.Command) -> Batch:
+        """Carry out a command; the batch remembers the answer together with the effect."""
+        done = self._monitor.reset_baseline(command.asset, command.at)
+        detail = "" if done else f"asset {command.asset!r} is not declared on this node"
+        reply = wire.Reply(schema=wire.SCHEMA, id=command.id, ok=done, detail=detail)
+        return self._batch(_Gathered(is_checkpoint=True, counters=Counter({"commands": 1})), reply)
+
+    def checkpoint(self) -> Batch:
+        return self._batch(_Gathered(is_checkpoint=True))
+
+    def _take_record(self, record: wire.Telemetry, gathered: _Gathered) -> None:
+        is_new = self._monitor.signals(record.asset) is None
+        selected, left_out = self._monitor.select(record)
+        if left_out:
+            gathered.counters["left_out_signals"] += len(left_out)
+            self._tell("left_out_signals", asset=record.asset, signals=",".join(left_out))
+        if selected is None:
+            self._refuse(Refusal(kind="no_known_signal", detail=f"asset {record.asset}: none of its signals"), gathered)
+            return
+        body = wire.encode_telemetry(selected)
+        digest = wire.digest(body)
+        if digest in self._recent:
+            gathered.counters["duplicate_records"] += 1
+            return
+        self._recent.append(digest)
+        judgement = self._monitor.observe(selected)
+        gathered.telemetry.append(body)
+        gathered.advisories += map(wire.encode_advisory, judgement.advisories)
+        gathered.counters.update(records=1, samples=len(selected.t_ms), advisories=len(judgement.advisories))
+        if judgement.late:
+            gathered.counters["late_samples"] += judgement.late
+        # An advisory and the state it came from, or the signals an asset turned out to have, are kept at once.
+        gathered.is_checkpoint |= is_new or bool(judgement.advisories)
+
+    def _refuse(self, refusal: Refusal, gathered: _Gathered) -> None:
+        gathered.counters[f"refused.{refusal.kind}"] += 1
+        self._tell(f"refused.{refusal.kind}", detail=refusal.detail)
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        held_back = self._throttle.admit(kind)
+        if held_back is not None:
+            event(log, logging.WARNING, kind, **fields, held_back=held_back)
+
+    def _batch(self, gathered: _Gathered, reply: wire.Reply | None = None) -> Batch:
+        self._records_since_checkpoint += len(gathered.telemetry)
+        is_due = gathered.is_checkpoint or (
+            self._records_since_checkpoint > 0
+            and (self._records_since_checkpoint >= CHECKPOINT_RECORDS or time.monotonic() >= self._checkpoint_at)
+        )
+        assets: tuple[AssetRow, ...] | None = None
+        if is_due:
+            assets = self._monitor.checkpoint()
+            self._records_since_checkpoint = 0
+            self._checkpoint_at = time.monotonic() + self._checkpoint_seconds
+        return Batch(
+            telemetry=gathered.telemetry,
+            advisories=gathered.advisories,
+            assets=assets,
+            positions=tuple(gathered.positions),
+            reply=reply,
+            counters=gathered.counters,
+        )
