@@ -11,12 +11,12 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from forewarn_models.advisory import AdvisoryMemory, advise
 from numpy.typing import NDArray
 
 from forewarn_edge_agent.log import event
 from forewarn_edge_agent.spool import AssetRow
 from forewarn_models import wire
+from forewarn_models.advisory import AdvisoryMemory, advise
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity
 from forewarn_models.asset_type import MAX_SIGNALS, AssetType, Signal, generic_asset_type
 from forewarn_models.kernel import Model, Settings, State, StateError, assess, dump_state, load_state, new_state
@@ -132,12 +132,12 @@ class Monitor:
         watched = self._watch(row.asset)
         try:
             watched.state = load_state(watched.model, row.state)
-        except StateError as error:
+            watched.memory = None if row.memory is None else _MEMORY.decode(row.memory)
+        except (StateError, msgspec.DecodeError) as error:
             event(
                 log, logging.WARNING, "baseline_lost", asset=row.asset, reason=error, consequence="it is learned anew"
             )
             return
-        watched.memory = None if row.memory is None else _MEMORY.decode(row.memory)
         watched.condition, watched.maturity = Condition[row.condition], Maturity[row.maturity]
         watched.health_index, watched.last_ms, watched.samples = row.health_index, row.observed_at_ms, row.samples
 
