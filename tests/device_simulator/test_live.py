@@ -79,7 +79,7 @@ class Listener:
 
 
 class CuttableLink:
-    """A TCP proxy whose connections can be cut."""
+    """A TCP proxy that can swallow what machines publish, and cut its connections."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -87,6 +87,8 @@ class CuttableLink:
         self.port = int(self._server.getsockname()[1])
         self._open = list[tuple[socket.socket, socket.socket, list[threading.Thread]]]()
         self.connections = 0
+        self.swallowing = threading.Event()
+        self.swallowed = threading.Event()
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
 
@@ -100,6 +102,15 @@ class CuttableLink:
                 pump.join()
             near.close()
             far.close()
+
+    def swallow(self) -> None:
+        """From now on nothing published gets through; returns when something has been lost."""
+        self.swallowed.clear()
+        self.swallowing.set()
+        assert self.swallowed.wait(20)
+
+    def let_through(self) -> None:
+        self.swallowing.clear()
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
@@ -118,11 +129,15 @@ class CuttableLink:
                 self._open.append((near, far, pumps))
                 self.connections += 1
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
+            lost = False
             while part := source.recv(65536):
-                sink.sendall(part)
+                if lost or (self.swallowing.is_set() and b"machines/" in part):
+                    lost = True  # nothing after a lost part may arrive: TCP has no holes
+                    self.swallowed.set()
+                else:
+                    sink.sendall(part)
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -183,7 +198,9 @@ def test_cut_connections_lose_nothing_and_keep_the_order(
         def cut_now_and_then() -> None:
             for done in (100, 600, 1200, 1800, 2400):
                 listener.wait_for(lambda done=done: len(listener.times["pump-001"]) > done, f"{done} samples")  # type: ignore[misc]
+                link.swallow()
                 link.cut()
+                link.let_through()
 
         played = asyncio.run(play(player, link.port, meanwhile=cut_now_and_then))
         listener.wait_for(lambda: len(set(listener.times["pump-003"])) == scenario.samples, "the last samples")
@@ -212,14 +229,19 @@ def start_process(scenario_file: Path, port: int) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.e2e
-def test_killed_and_started_again_no_sample_is_missing(scenario_file: Path, mosquitto: Any, scenario: Scenario) -> None:
+def test_killed_and_started_again_no_sample_is_missing(
+    scenario_file: Path, mosquitto: Any, link: CuttableLink, scenario: Scenario
+) -> None:
     with Listener(mosquitto.port) as listener:
-        process = start_process(scenario_file, mosquitto.port)
+        process = start_process(scenario_file, link.port)
         for count in (100, 700, 1300):
             listener.wait_for(lambda count=count: len(set(listener.times["pump-002"])) > count, f"{count} samples")  # type: ignore[misc]
+            link.swallow()
             process.send_signal(signal.SIGKILL)
             process.wait()
-            process = start_process(scenario_file, mosquitto.port)
+            link.cut()
+            link.let_through()
+            process = start_process(scenario_file, link.port)
         listener.wait_for(lambda: len(set(listener.times["pump-003"])) == scenario.samples, "the last sample", 60)
         assert process.wait(20) == 0
     state = load_state(scenario_file.parent / "state.json")
