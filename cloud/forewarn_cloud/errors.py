@@ -42,3 +42,13 @@ class Unavailable(ServiceError):
 
 class Contended(Unavailable):
     """Another transaction was faster; the whole transaction is worth trying again at once."""
+
+
+class SchemaTooNew(ServiceError):
+    """The database belongs to a newer version of forewarn; this one leaves it alone."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"a newer forewarn has written this database (revision {revision}): install that or a later one"
+        )
+        self.revision = revision

@@ -1,0 +1,95 @@
+"""The schema comes from its revisions, on both databases, forwards and backwards."""
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Engine, inspect, text
+
+from forewarn_cloud.adapters.sql import schema
+from forewarn_cloud.adapters.sql.engine import reading, writing
+from forewarn_cloud.adapters.sql.migrating import current_revision, downgrade, head_revision, migrate
+from forewarn_cloud.errors import SchemaTooNew
+
+
+def test_the_revisions_build_exactly_the_schema(engine: Engine) -> None:
+    with reading(engine) as connection:
+        # SQLite gives defaults back as it was told them, with other quotes.
+        defaults = engine.dialect.name == "postgresql"
+        context = MigrationContext.configure(connection, opts={"compare_server_default": defaults})
+        assert compare_metadata(context, schema.metadata) == []
+    assert current_revision(engine) == head_revision()
+
+
+def test_the_revisions_build_the_check_constraints_and_partial_indexes(engine: Engine) -> None:
+    """What Alembic does not compare, and what the promises rest on."""
+    inspector = inspect(engine)
+    for table in schema.metadata.sorted_tables:
+        checks = {str(c.name) for c in table.constraints if isinstance(c, CheckConstraint)}
+        found = {str(check["name"]) for check in inspector.get_check_constraints(table.name)}
+        assert found == checks, table.name
+        partial = {str(i.name) for i in table.indexes if i.dialect_options["sqlite"]["where"] is not None}
+        conditions = {
+            str(i["name"])
+            for i in inspector.get_indexes(table.name)
+            if i.get("dialect_options", {}).get(f"{engine.dialect.name}_where") is not None
+        }
+        assert conditions == partial, table.name
+
+
+def test_migrating_again_changes_nothing(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(schema.depots.insert().values(tenant="local", depot="north", name="North"))
+    migrate(engine)
+    with reading(engine) as connection:
+        assert connection.execute(schema.depots.select()).all() == [("local", "north", "North")]
+
+
+def test_downgrade_to_nothing_and_up_again(engine: Engine) -> None:
+    downgrade(engine, "base")
+    assert current_revision(engine) is None
+    assert set(inspect(engine).get_table_names()) <= {"alembic_version"}
+    migrate(engine)
+    assert current_revision(engine) == head_revision()
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'f999'"))
+    with pytest.raises(SchemaTooNew, match=r"a newer forewarn has written this database \(revision f999\)"):
+        migrate(engine)
+    assert current_revision(engine) == "f999"
+
+
+def test_programs_that_start_together_migrate_once(empty_engine: Engine) -> None:
+    failures = list[BaseException]()
+
+    def start() -> None:
+        try:
+            migrate(empty_engine)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert current_revision(empty_engine) == head_revision()
+
+
+def test_an_interrupted_migration_leaves_nothing_behind(empty_engine: Engine) -> None:
+    """Revisions run in the caller's transaction: all or nothing, and it can be started again."""
+
+    def interrupted() -> None:
+        with writing(empty_engine) as connection:
+            schema.metadata.create_all(connection)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert inspect(empty_engine).get_table_names() == []
+    migrate(empty_engine)
+    assert current_revision(empty_engine) == head_revision()
