@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from forewarn_models.assessment import Condition
 from forewarn_models.layout import Bools, Floats, Ints, Layout
 from forewarn_models.readings import Readings
 
@@ -143,15 +144,15 @@ def judge(
     """The condition at every sample.
 
     `score` (A, n), `judged` (A, n): the sample was compared with its baseline; `armed` (A,): the baseline is complete;
-    `suspect` (A, n): a signal is suspect; `interval_ms` (A,): the usual time between samples.
+    `suspect` (A, n, S): the sensor is; `interval_ms` (A,): the usual time between samples.
     """
     counts = judged & armed[:, None]
     hours, state = _observed(state, readings, interval_ms)
     score = _held(state.score, score, counts)
     alert, alarm, state = _latched(layout, state, score, counts, hours, interval_ms)
     since_ms, state = _since(state, readings.t_ms, score, counts)
-    limit_alert, limit_alarm, state = _limits(layout, state, readings)
-    doubted, state = _persisting(state, suspect)
+    limit_alert, limit_alarm, state = _limits(layout, state, readings, suspect)
+    doubted, state = _persisting(state, np.asarray(suspect.any(axis=2)))
     level = np.where(alarm & armed[:, None], 3, np.where((alert & armed[:, None]) | doubted, 2, 1))
     level = np.where(counts, level, np.where(layout.has_limits & readings.on & ~armed[:, None], 1, 0))
     level = np.maximum(level, np.where(limit_alarm.any(axis=2), 3, np.where(limit_alert.any(axis=2), 2, 0)))
@@ -160,7 +161,7 @@ def judge(
         since_ms=since_ms,
         score=score,
         limit_exceeded=limit_alert | limit_alarm,
-        evident=counts & (score >= CLEAR_LEVEL) & (alert | alarm),
+        evident=counts & (score >= CLEAR_LEVEL) & (level >= Condition.ALERT),
     )
     return verdict, state
 
@@ -213,12 +214,14 @@ def _since(state: ConditionState, t_ms: Ints, score: Floats, counts: Bools) -> t
     return since, replace(state, since_ms=since[:, -1])
 
 
-def _limits(layout: Layout, state: ConditionState, readings: Readings) -> tuple[Bools, Bools, ConditionState]:
-    """(A, n, S) where a signal was above its limits for some samples running, so that one spike is no alarm."""
+def _limits(
+    layout: Layout, state: ConditionState, readings: Readings, suspect: Bools
+) -> tuple[Bools, Bools, ConditionState]:
+    """(A, n, S) where a signal was above its limits for some samples running: one spike is no alarm."""
     if not layout.has_limits:
         none = np.zeros(readings.values.shape, dtype=np.bool_)
         return none, none, state
-    active = readings.good & readings.on[:, :, None]
+    active = readings.good & readings.on[:, :, None] & ~suspect
     over_alert = _running_length(state.over_alert, active & (readings.values >= layout.limit_alert))
     over_alarm = _running_length(state.over_alarm, active & (readings.values >= layout.limit_alarm))
     after = replace(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1])

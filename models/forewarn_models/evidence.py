@@ -158,19 +158,19 @@ def learned(
     state: EvidenceState,
     *,
     accept: Bools,
-    calm: Bools,
+    complete: Bools,
     level: Floats,
     steadiness: Floats,
     interval_ms: Floats,
 ) -> EvidenceState:
-    """The state after a window: learned where `accept` (A,) says so; its maximum counts where it was `calm` (A,).
+    """The state after a window: learned where `accept` (A,) says so; its maximum counts if it is `complete` (A,).
 
     `level` (A, C) typical size of the readings and `steadiness` (A, C) share of readings that repeat the one before:
     they bound the standard deviation of signals that hardly move from below.
     """
     keep = accept[:, None]
     maxima = np.log(np.maximum(state.pending_maximum, 1e-3))
-    counted = (calm & (state.fitted_samples > 0) & (state.pending_maximum > 0))[:, None]
+    counted = (accept & complete & (state.fitted_samples > 0) & (state.pending_maximum > 0))[:, None]
     zero = np.zeros_like(state.pending_samples)
     state = replace(
         state,

@@ -54,8 +54,6 @@ __all__ = [
 
 _LEARN_BELOW: Final = 0.6
 """Anomaly score above which a window is not learned."""
-_CALIBRATE_BELOW: Final = 0.85
-"""Anomaly score above which the maximum of a window no longer counts as one of a healthy machine."""
 _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
 _FAMILIAR: Final = 2.0
@@ -235,7 +233,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         score=np.where(threshold > 0, evidence.distance / np.where(threshold > 0, threshold, 1.0), 0.0),
         judged=judged,
         armed=~learning,
-        suspect=np.asarray(suspect.any(axis=2)),
+        suspect=_in_columns(layout, suspect),
         interval_ms=_interval_ms(state.baseline),
     )
     segment = _Segment(
@@ -260,6 +258,13 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         condition=condition,
     )
     return segment, after
+
+
+def _in_columns(layout: Layout, suspect: Bools) -> Bools:
+    """(A, n, C) to (A, n, S)."""
+    columns = np.zeros((*suspect.shape[:2], len(layout.valid_min)), dtype=np.bool_)
+    columns[:, :, layout.condition] = suspect
+    return columns
 
 
 def _maturity(settings: Settings, baseline: BaselineState) -> NDArray[np.int8]:
@@ -387,8 +392,9 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     """The state after a window: learned if it was healthy, its trend followed if it was not."""
     layout, baseline = model.layout, state.baseline
     interval_ms = _interval_ms(baseline)
-    learning = _maturity(model.settings, baseline) == Maturity.LEARNING
-    healthy, calm = _healthy(state, learning)
+    maturity = _maturity(model.settings, baseline)
+    healthy = _healthy(state, learning=maturity == Maturity.LEARNING)
+    calibrating = healthy & (maturity < Maturity.MATURE)
     state = replace(state, step=0)
     trend = followed(
         layout,
@@ -407,8 +413,8 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         layout,
         model.settings,
         state.evidence,
-        accept=healthy,
-        calm=calm & (2 * baseline.pending_judged >= layout.window),
+        accept=calibrating,
+        complete=2 * baseline.pending_judged >= layout.window,
         level=np.abs(regime.level + regime.reading_mean),
         steadiness=_steadiness(state, layout),
         interval_ms=interval_ms,
@@ -422,15 +428,14 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     return replace(state, trend=trend, regime=regime, evidence=evidence, baseline=baseline)
 
 
-def _healthy(state: State, learning: Bools) -> tuple[Bools, Bools]:
-    """(A,) whether the window may be learned, and whether its maximum belongs to the calibration of the threshold."""
+def _healthy(state: State, *, learning: Bools) -> Bools:
+    """(A,) whether the window shows a healthy machine, as far as one can tell."""
     condition, evidence = state.condition, state.evidence
     quiet = ~(condition.alert | condition.alarm | (condition.leap != 0).any(axis=1))
     limited = (condition.over_alarm >= verdicts.LIMIT_SAMPLES).any(axis=1)
     relative = evidence.pending_maximum / np.where(evidence.threshold > 0, evidence.threshold, np.inf)
-    healthy = (learning | (quiet & (relative < _LEARN_BELOW))) & ~limited
-    calm = (learning | (quiet & (relative < _CALIBRATE_BELOW))) & ~limited
-    return healthy, calm
+    healthy: Bools = (learning | (quiet & (relative < _LEARN_BELOW))) & ~limited
+    return healthy
 
 
 def _duty(state: State) -> Floats:
