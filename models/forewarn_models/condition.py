@@ -1,7 +1,8 @@
 """State detection, the verdict: from a score that goes up and down to a condition one can act on.
 
 Raise levels, a lower clear level and dwell times, all in observed running time, keep the condition from flapping.
-Limits that hold for every machine of the type speak from the first sample on. One signal that leaps while the others
+Limits that hold for every machine of the type speak from the first sample on, though no louder than ALERT while the
+machine warms up. One signal that leaps while the others
 stay is a suspect sensor (a changed unit, a loose mount): worth an ALERT, no evidence of a fault.
 """
 
@@ -24,6 +25,8 @@ LIMIT_SAMPLES: Final = 3
 _LEAP_DEVIATIONS: Final = 20.0
 _LEAP_SPREADS: Final = 3.0
 _CALM_DEVIATIONS: Final = 6.0
+_DOMINANCE: Final = 5.0
+"""A signal leaps alone if it moves so many times as far as any other, in standard deviations."""
 _RETURNED: Final = 0.3
 _GROWN: Final = 2.0
 
@@ -108,8 +111,8 @@ def suspects(
     noise = np.where(deviation > 0, deviation, np.inf)[:, None]
     leapt = usable & (moved > _LEAP_DEVIATIONS * noise) & (moved > _LEAP_SPREADS * spread[:, None])
     leapt &= (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
-    alone = (usable & (moved > _CALM_DEVIATIONS * noise)).sum(axis=2, keepdims=True) == 1
-    leapt &= alone
+    relative = np.where(usable, moved / noise, 0.0)
+    leapt &= relative > _DOMINANCE * np.sort(relative, axis=2)[:, :, -2:-1].max(axis=2, keepdims=True, initial=0.0)
     leap = state.leap
     suspect = np.zeros(residual.shape, dtype=np.bool_)
     if leapt.any() or leap.any():
@@ -155,7 +158,8 @@ def judge(
     doubted, state = _persisting(state, np.asarray(suspect.any(axis=2)))
     level = np.where(alarm & armed[:, None], 3, np.where((alert & armed[:, None]) | doubted, 2, 1))
     level = np.where(counts, level, np.where(layout.has_limits & readings.on & ~armed[:, None], 1, 0))
-    level = np.maximum(level, np.where(limit_alarm.any(axis=2), 3, np.where(limit_alert.any(axis=2), 2, 0)))
+    over_limit = np.where(limit_alarm.any(axis=2) & readings.settled, 3, np.where(limit_alert.any(axis=2), 2, 0))
+    level = np.maximum(level, over_limit)
     verdict = Verdict(
         condition=level.astype(np.int8),
         since_ms=since_ms,

@@ -26,7 +26,7 @@ from forewarn_models.diagnosis import mode_probabilities
 from forewarn_models.evidence import Evidence
 from forewarn_models.knowledge import FleetKnowledge
 from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints, Layout, Settings, layout_of
-from forewarn_models.prognosis import followed, remaining_life
+from forewarn_models.prognosis import failure_severity, followed, remaining_life
 from forewarn_models.readings import Readings, read
 from forewarn_models.regime import Prediction
 from forewarn_models.state import (
@@ -58,7 +58,6 @@ _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
 _FAMILIAR: Final = 2.0
 """A regime is familiar where its leverage is at most so many times the mean over the baseline."""
-_FAILED_SEVERITY: Final = 6.0
 _LIMIT_HEALTH: Final = {Condition.ALERT: 0.6, Condition.ALARM: 0.3}
 
 
@@ -338,8 +337,7 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
 
 def _health(model: Model, verdict: Verdict) -> Floats:
     """1 up to the level of no evidence, 0 at the severity of a failure, along the logarithm in between."""
-    knowledge = model.knowledge
-    failed = _FAILED_SEVERITY if knowledge is None else float(np.exp(knowledge.failure_log_severity))
+    failed = float(np.exp(failure_severity(model.knowledge)[0]))
     calm = verdicts.CLEAR_LEVEL
     span = np.log(max(failed, 2.0 * calm) / calm)
     health: Floats = np.clip(1.0 - np.log(np.maximum(verdict.score, calm) / calm) / span, 0.0, 1.0)

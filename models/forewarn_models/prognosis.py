@@ -26,7 +26,7 @@ _MODEL_ERROR: Final = 0.4
 """Standard deviation of the logarithm of a remaining life extrapolated from a trend: faults do not grow exactly so."""
 _P_F_SPREAD: Final = 0.5
 _LEAST_SHARE_OF_P_F: Final = 0.1
-_FAILURE_LOG_SEVERITY: Final = math.log(6.0)
+_FAILURE_LOG_SEVERITY: Final = math.log(8.0)
 _FAILURE_LOG_SPREAD: Final = 0.8
 _NEAREST: Final = 0.25
 """Least distance to the failure, in the logarithm of severity: a machine that still runs has not failed."""
@@ -140,7 +140,7 @@ def _trend(knowledge: FleetKnowledge | None, state: TrendState, some: NDArray[np
     age = np.where(real, now - hours, 0.0)
     weight = np.where(real, np.exp(-2.0 * age / span[:, None]), 0.0)
     slope, slope_error, level = _line(age, severity, weight)
-    failure, failure_spread = _failure_severity(knowledge)
+    failure, failure_spread = failure_severity(knowledge)
     distance = np.maximum(failure - level, _NEAREST)
     significant = (count >= _FEWEST_POINTS) & (slope > _SIGNIFICANT * slope_error) & (slope > 0)
     slope = np.where(significant, slope, np.nan)
@@ -163,7 +163,8 @@ def _line(age: Floats, value: Floats, weight: Floats) -> tuple[Floats, Floats, F
     return slope, np.maximum(error, 1e-12), mean + slope * mean_age
 
 
-def _failure_severity(knowledge: FleetKnowledge | None) -> tuple[float, float]:
+def failure_severity(knowledge: FleetKnowledge | None) -> tuple[float, float]:
+    """Mean and standard deviation of the logarithm of the severity at which machines fail."""
     if knowledge is None:
         return _FAILURE_LOG_SEVERITY, _FAILURE_LOG_SPREAD
     return knowledge.failure_log_severity, knowledge.failure_log_spread
