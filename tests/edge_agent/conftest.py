@@ -17,7 +17,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from forewarn_models import wire
-from tests.conftest import Broker, wait_until
+from tests.conftest import Broker, accepts_connections, find_program, free_port, require, wait_until
 
 SECONDS = 30.0
 
@@ -195,9 +195,9 @@ class AgentProcess:
         self.processes[-1].send_signal(signal.SIGKILL)
         self.processes[-1].wait(SECONDS)
 
-    def stop(self) -> int:
+    def stop(self, within_seconds: float = SECONDS) -> int:
         self.processes[-1].terminate()
-        return self.processes[-1].wait(SECONDS)
+        return self.processes[-1].wait(within_seconds)
 
     def log(self) -> str:
         return (self.folder / "agent.log").read_text()
@@ -208,6 +208,34 @@ PUMP = '[[assets]]\nasset = "pump-1"\nasset_type = "generic"\n'
 
 def mqtt_source(port: int) -> str:
     return f'[[sources]]\nkind = "mqtt"\nhost = "127.0.0.1"\nport = {port}\n'
+
+
+class FarBroker:
+    """A broker that forgets everything when it is killed and comes back on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        program = find_program("mosquitto", "/usr/sbin")
+        require(program is not None, "mosquitto is not installed (apt install mosquitto)")
+        self.port = free_port()
+        self._command = [str(program), "-p", str(self.port)]
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        silent = subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=silent, stderr=silent)
+        wait_until(lambda: accepts_connections(self.port), "the broker listens", SECONDS)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(SECONDS)
+
+
+@pytest.fixture
+def far_broker(tmp_path: Path) -> Iterator[FarBroker]:
+    broker = FarBroker(tmp_path)
+    yield broker
+    broker.kill()
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ class MqttSource:
         if context is not None:
             client.tls_set_context(context)
         client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         return client
 
@@ -77,7 +78,13 @@ class MqttSource:
             return
         self._connection += 1
         client.subscribe(self._config.topic, qos=1)
-        event(log, logging.INFO, "source_up", host=self._config.host, port=self._config.port, topic=self._config.topic)
+
+    def _on_subscribe(self, _client: paho.Client, _userdata: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+        where = {"host": self._config.host, "port": self._config.port, "topic": self._config.topic}
+        if any(reason.is_failure for reason in reasons):
+            event(log, logging.WARNING, "source_refused", **where, reason=reasons[0])
+        else:
+            event(log, logging.INFO, "source_up", **where)
 
     def _on_disconnect(self, _client: paho.Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._connection += 1
