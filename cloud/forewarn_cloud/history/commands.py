@@ -1,0 +1,184 @@
+"""The offline commands: fit, assess, backtest."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from forewarn_cloud.history.assess import Advance
+    from forewarn_cloud.history.dataset import Dataset
+    from forewarn_cloud.history.world import World
+    from forewarn_cloud.service.policy import Policy
+    from forewarn_models.kernel import Model
+
+FAILED: Final = 1
+CONFIGURATION: Final = 78
+
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="Dataset folder: dataset.toml, telemetry.csv ...")
+]
+ModelFolder = Annotated[
+    Path | None, typer.Option("--model", metavar="MODEL_DIR", help="What `fit` learned; without it, nothing.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(fit)
+    app.command()(assess)
+    app.command()(backtest)
+
+
+def fit(
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL_DIR", help="Where the model is written.")],
+) -> None:
+    """Learn from the histories of machines that failed."""
+    from forewarn_cloud.history.fit import fit_dataset, save_fit
+
+    with _told():
+        read = _read(dataset)
+        with _progress("fitting", len(read.telemetry.t_ms)) as advance:
+            fitted = fit_dataset(read, advance)
+        manifest = save_fit(out, read, fitted)
+    typer.echo(f"{out}: learned {manifest.asset_type} from {manifest.lives} lives that ended in a failure")
+
+
+def assess(
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The CSV to write, one row per sample.")],
+    model: ModelFolder = None,
+) -> None:
+    """Stream a dataset through the pipeline of the agent and write what it says of every sample."""
+    from forewarn_cloud.history.assess import assess_table, write_assessments
+    from forewarn_models.assessment import Condition
+
+    with _told():
+        _check_writable(out)
+        read = _read(dataset)
+        kernel = _model(read, model)
+        with _progress("assessing", len(read.telemetry.t_ms)) as advance:
+            table = assess_table(read, kernel, advance)
+        with _progress("writing", len(read.telemetry.t_ms)) as advance:
+            write_assessments(out, read, table, advance)
+    alarmed = len(set(read.telemetry.asset_index[table.condition == Condition.ALARM].tolist()))
+    typer.echo(
+        f"{out}: {len(table.condition)} samples of {len(read.telemetry.assets)} assets "
+        f"({read.asset_type.asset_type}); {alarmed} of them with an ALARM"
+    )
+
+
+def backtest(
+    dataset: DatasetFolder,
+    model: ModelFolder = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="FILE", help="Policy to try (TOML); without it, the default.")
+    ] = None,
+    world: Annotated[
+        Path | None,
+        typer.Option("--world", metavar="FILE", help="Stock, lead times, seed (TOML); without it, the default."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Ask what a policy would have done with these machines; prints the scorecard."""
+    import msgspec
+
+    from forewarn_cloud.history import backtest as backtests
+
+    with _told():
+        chosen, settings = _policy(policy), _world(world)
+        read = _read(dataset)
+        backtests.check_truth(read)
+        kernel = _model(read, model)
+        with _progress("assessing", len(read.telemetry.t_ms)) as advance:
+            card = backtests.backtest(read, kernel, chosen, settings, advance)
+    if as_json:
+        typer.echo(msgspec.json.encode(card).decode())
+    else:
+        from forewarn_cloud.history.printout import print_scorecard
+
+        print_scorecard(card)
+
+
+# --- what the commands share ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Mistakes in files are told in one line, and end the program: 78 for the policy and the world, 1 for the rest."""
+    from forewarn_cloud.errors import Invalid
+    from forewarn_cloud.history.cells import DatasetError
+    from forewarn_cloud.history.model_folder import ModelFolderError
+    from forewarn_cloud.history.world import WorldError
+    from forewarn_models.knowledge import KnowledgeError
+
+    try:
+        yield
+    except (Invalid, WorldError) as error:
+        raise _stop(str(error), CONFIGURATION) from None
+    except (DatasetError, ModelFolderError, KnowledgeError, OSError) as error:
+        raise _stop(str(error), FAILED) from None
+
+
+def _stop(message: str, status: int) -> typer.Exit:
+    typer.echo(f"forewarn-cloud: {message}", err=True)
+    return typer.Exit(status)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> "Iterator[Advance]":
+    """A bar on standard error, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=sys.stderr)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def _read(folder: Path) -> "Dataset":
+    from forewarn_cloud.history.dataset import read_dataset
+
+    with _progress("reading", 1):
+        return read_dataset(folder)
+
+
+def _model(dataset: "Dataset", folder: Path | None) -> "Model":
+    from forewarn_cloud.history.assess import model_for
+    from forewarn_cloud.history.fit import load_fit
+
+    return model_for(dataset, None if folder is None else load_fit(folder, dataset.asset_type))
+
+
+def _policy(path: Path | None) -> "Policy":
+    from forewarn_cloud.service.policy import default_policy, parse_policy
+
+    return default_policy() if path is None else parse_policy(_settings(path))
+
+
+def _world(path: Path | None) -> "World":
+    from forewarn_cloud.history.world import World, parse_world
+
+    return World() if path is None else parse_world(_settings(path))
+
+
+def _settings(path: Path) -> str:
+    from forewarn_cloud.history.world import WorldError
+
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorldError(f"{path}: cannot be read: {error}") from None
+
+
+def _check_writable(out: Path) -> None:
+    """Before the work, not after it."""
+    if out.is_dir():
+        raise IsADirectoryError(f"{out}: is a folder; name a file")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent}: no such folder; create it first")

@@ -1,0 +1,72 @@
+"""Learn from the histories of machines that failed, and keep what was learned in a model folder."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from forewarn_cloud.history.assess import Advance, assess_table, model_for
+from forewarn_cloud.history.dataset import Dataset
+from forewarn_cloud.history.lives import MS_PER_HOUR, Life, split_lives
+from forewarn_cloud.history.model_folder import (
+    SCHEMA,
+    Manifest,
+    ModelFolderError,
+    load_model_folder,
+    save_model_folder,
+)
+from forewarn_models.asset_type import AssetType
+from forewarn_models.knowledge import FleetKnowledge, fit_knowledge, load_knowledge, save_knowledge
+from forewarn_models.knowledge import Path as SeverityPath
+from forewarn_models.layout import Floats
+
+KNOWLEDGE: Final = "knowledge"
+
+
+def fit_dataset(dataset: Dataset, advance: Advance = lambda _: None) -> FleetKnowledge:
+    """Fleet knowledge from every life in a dataset.
+
+    Raises:
+        KnowledgeError: too few lives end in a failure, or too few show a fault before it; it says what is needed.
+    """
+    table = assess_table(dataset, model_for(dataset, None), advance)
+    paths = [_path(dataset, life, table.anomaly_score) for life in split_lives(dataset)]
+    return fit_knowledge(dataset.asset_type.asset_type, paths)
+
+
+def save_fit(folder: Path, dataset: Dataset, knowledge: FleetKnowledge) -> Manifest:
+    manifest = Manifest(
+        schema=SCHEMA,
+        asset_type=knowledge.asset_type,
+        learned_from=dataset.description.name,
+        lives=knowledge.failures,
+        files={},
+    )
+    return save_model_folder(folder, manifest, {KNOWLEDGE: save_knowledge(knowledge)})
+
+
+def load_fit(folder: Path, asset_type: AssetType) -> FleetKnowledge:
+    """What was learned about machines of this type.
+
+    Raises:
+        ModelFolderError: there is no model, it was changed, or it is about another type of machine.
+        KnowledgeError: its content cannot be used.
+    """
+    manifest, contents = load_model_folder(folder)
+    if manifest.asset_type != asset_type.asset_type:
+        raise ModelFolderError(
+            f"{folder}: learned from {manifest.asset_type}, but this is {asset_type.asset_type}; "
+            "give a model fitted on machines of the same type"
+        )
+    if KNOWLEDGE not in contents:
+        raise ModelFolderError(f"{folder}: holds no fleet knowledge; run `forewarn-cloud fit` again")
+    return load_knowledge(contents[KNOWLEDGE])
+
+
+def _path(dataset: Dataset, life: Life, severity: Floats) -> SeverityPath:
+    """The severity over the hours of a life; a failure after the last sample is one more point without severity."""
+    hours = (dataset.telemetry.t_ms[life.rows] - life.started_ms) / MS_PER_HOUR
+    mine = severity[life.rows]
+    if life.failure is not None and life.hours > hours[-1]:
+        hours, mine = np.append(hours, life.hours), np.append(mine, 0.0)
+    return SeverityPath(hours=hours, severity=mine, failed=life.failure is not None)
