@@ -10,6 +10,7 @@ from forewarn_cloud.entities import Asset, AuditNote, Episode, ReceivedAdvisory
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.service import parts
 from forewarn_cloud.service.catalogue import asset_type_of
+from forewarn_cloud.service.decision import HOUR_MS
 from forewarn_cloud.service.episodes import follow
 from forewarn_cloud.service.ordering import ACTOR, decide_on, withdraw
 from forewarn_cloud.service.policy import Policy
@@ -29,11 +30,21 @@ class Chain:
         received = uow.inbox.pending(tenant, asset_id, limit)
         advisories = self._readable(uow, received, now_ms)
         asset = uow.assets.get(tenant, asset_id)
-        if asset is not None and asset.deleted_at is None and advisories:
+        if asset is None:
+            for row in received:
+                uow.inbox.set_aside(row.id, f"asset: {asset_id} is not registered", now_ms)
+        elif asset.deleted_at is None and advisories:
             uow.assets.record_health(tenant, advisories[-1])
             self._follow(uow, asset, advisories, now_ms)
         uow.inbox.mark_handled([row.id for row in received], now_ms)
         return len(received)
+
+    def set_aside_oldest(self, uow: UnitOfWork, tenant: str, asset_id: str, reason: str) -> int:
+        """Put the oldest advisory that waits about an asset, which is locked, into quarantine; how many there were."""
+        oldest = uow.inbox.pending(tenant, asset_id, 1)
+        for row in oldest:
+            uow.inbox.set_aside(row.id, reason, self.clock.now_ms())
+        return len(oldest)
 
     def revisit_next(self, uow: UnitOfWork) -> bool:
         """Decide again on the episode that is most overdue; whether there was one."""
@@ -50,6 +61,15 @@ class Chain:
         else:
             uow.episodes.save(replace(episode, revisit_at=None))
         return True
+
+    def postpone_next(self, uow: UnitOfWork) -> bool:
+        """Leave the most overdue episode for one review interval; whether there was one."""
+        now_ms = self.clock.now_ms()
+        due = uow.episodes.next_due(now_ms)
+        if due is not None:
+            revisit_at = now_ms + round(self.policy.times.review_hours * HOUR_MS)
+            uow.episodes.save(replace(due, revisit_at=revisit_at))
+        return due is not None
 
     def finish_next_transfer(self, uow: UnitOfWork) -> bool:
         """Put the part that should have arrived first into its depot; whether there was one."""

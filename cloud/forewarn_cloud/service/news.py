@@ -19,6 +19,7 @@ from forewarn_cloud.entities import (
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.service.catalogue import asset_type_of
 from forewarn_cloud.service.episodes import new_id
+from forewarn_models.explain import explanation
 
 Kind = Literal[
     "order_opened", "order_scheduled", "order_rescheduled", "order_completed", "order_withdrawn", "order_cancelled"
@@ -84,6 +85,7 @@ def order_facts(
         "failure_mode": order.failure_mode,
         "failure_mode_title": mode.title.in_language(language) if mode is not None else None,
         "action": mode.action.in_language(language) if mode is not None else None,
+        "explanation": explanation(episode.advisory, asset_type, language),
         "since_ms": episode.started_at,
         "health_index": episode.advisory.health_index,
         "rul_hours": None if rul is None else {"p10": rul.p10, "p50": rul.p50, "p90": rul.p90},
