@@ -1,0 +1,147 @@
+"""The one place that chooses adapters: from settings to the parts of a running cloud."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Event
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import ArgumentError
+
+from forewarn_cloud.adapters.commands_sql import SqlCommands
+from forewarn_cloud.adapters.ingest_sql import SqlLedger
+from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
+from forewarn_cloud.adapters.sql.engine import make_engine, reading
+from forewarn_cloud.adapters.sql.outbox import SqlOutbox
+from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
+from forewarn_cloud.adapters.webhook import WebhookSender
+from forewarn_cloud.api.access import LOCAL_HOSTS, ApiDeps
+from forewarn_cloud.api.app import create_app
+from forewarn_cloud.clock import Clock, SystemClock
+from forewarn_cloud.errors import Invalid, Unavailable
+from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
+from forewarn_cloud.ingest.pipeline import Ingest
+from forewarn_cloud.notifications.delivery import Sender
+from forewarn_cloud.principal import Principal
+from forewarn_cloud.service.policy import Policy, default_policy, parse_policy
+from forewarn_cloud.settings import Settings, SettingsError
+from forewarn_cloud.workers.downlink import Downlink
+from forewarn_cloud.workers.relay import Relay
+from forewarn_models.timebase import timebase_from_environment
+
+
+def open_clock(environment: Mapping[str, str]) -> Clock:
+    """The wall clock, or the accelerated one that the environment describes. Raises: SettingsError"""
+    try:
+        return SystemClock(timebase=timebase_from_environment(environment))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def open_database(settings: Settings) -> Engine:
+    """An engine; nothing is connected yet. Raises: SettingsError"""
+    if settings.database_url is None:
+        make_data_dir(settings)
+    try:
+        return make_engine(settings.sqlalchemy_url)
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise SettingsError(f"database_url: {error}") from None
+
+
+def make_data_dir(settings: Settings) -> Path:
+    """Where the cloud keeps its files, readable for its own user only. Raises: SettingsError"""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"data_dir: {settings.data_dir} cannot be made: {error.strerror}") from None
+    return settings.data_dir
+
+
+def read_policy(settings: Settings) -> Policy:
+    """Raises: SettingsError"""
+    if settings.policy_file is None:
+        return default_policy()
+    try:
+        return parse_policy(settings.policy_file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, Invalid) as error:
+        raise SettingsError(f"policy_file: {settings.policy_file}: {error}") from None
+
+
+def mail_server(url: str) -> SmtpServer:
+    """Raises: SettingsError"""
+    try:
+        return parse_smtp_url(url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def broker_address(url: str) -> BrokerUrl:
+    """Raises: SettingsError"""
+    try:
+        return BrokerUrl.parse(url)
+    except BrokerUrlError as error:
+        raise SettingsError(str(error)) from None
+
+
+def local_principal(settings: Settings) -> Principal:
+    """Stands in for everyone until identity is built."""
+    return Principal(name="local", tenant=settings.tenant, role="admin")
+
+
+def make_ingest(settings: Settings, engine: Engine, clock: Clock, broker: BrokerUrl) -> Ingest:
+    return Ingest(
+        broker=broker,
+        client_id=f"forewarn-ingest-{settings.tenant}-{settings.instance}",
+        ledger=SqlLedger(engine),
+        clock=clock,
+        tenant=settings.tenant,
+        ca_file=settings.broker_ca_file,
+    )
+
+
+Work = Callable[[Event], None]
+"""Runs in a thread of its own until the event is set."""
+
+
+def make_workers(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest, smtp_url: str) -> dict[str, Work]:
+    """What runs beside ingest, by name."""
+    return {
+        "relay": make_relay(settings, engine, clock, mail_server(smtp_url)).run,
+        "downlink": Downlink(commands=SqlCommands(engine), publish=ingest.publish, clock=clock).run,
+    }
+
+
+def make_relay(settings: Settings, engine: Engine, clock: Clock, smtp: SmtpServer) -> Relay:
+    senders: dict[str, Sender] = {
+        "email": SmtpSender(server=smtp, sender=settings.mail_from),
+        "webhook": WebhookSender(wall_ms=clock.wall_ms, allow_private=settings.allow_private_webhooks),
+    }
+    return Relay(outbox=SqlOutbox(engine), senders=senders, clock=clock)
+
+
+def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -> FastAPI:
+    """The API and the console."""
+    deps = ApiDeps(
+        clock=clock,
+        reading=lambda: reading(engine),
+        telemetry=SqlTelemetry,
+        principal=local_principal(settings),
+        ready=lambda: {"database": _answers(engine), "broker": ingest.connected, "ingest": ingest.serving},
+        allowed_hosts=_allowed_hosts(settings),
+    )
+    return create_app(deps)
+
+
+def _answers(engine: Engine) -> bool:
+    try:
+        with reading(engine) as connection:
+            connection.execute(text("SELECT 1"))
+    except Unavailable:
+        return False
+    return True
+
+
+def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    return tuple(dict.fromkeys([*LOCAL_HOSTS, settings.host, *settings.allowed_hosts, *([public] if public else [])]))

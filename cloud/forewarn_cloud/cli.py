@@ -1,0 +1,261 @@
+"""The commands of forewarn-cloud. What a command needs is imported when it runs: `--help` and `--version` are quick."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from forewarn_cloud.history.commands import register
+from forewarn_models import __version__
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from forewarn_cloud.settings import Settings
+
+FAILED: Final = 1
+CONFIGURATION: Final = 78
+
+app = typer.Typer(
+    help="Predictive maintenance: from the machines' signals to service orders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+node_app = typer.Typer(help="Edge nodes: which may send.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit: who did what, and when.", no_args_is_help=True)
+app.add_typer(node_app, name="node")
+app.add_typer(audit_app, name="audit")
+register(app)
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings as TOML.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the cloud keeps its files.")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database-url", metavar="URL", help="sqlite:/// or postgresql+psycopg://; SQLite else.")
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def run() -> int:
+    """The program; its exit status."""
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
+    return 0
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"forewarn-cloud {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def up(
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    broker_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="An MQTT broker; without it, one is started.")
+    ] = None,
+    broker_port: Annotated[int | None, typer.Option(metavar="PORT", help="Of the broker that is started.")] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where the API and the console listen.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="8420, or a free one if that is taken.")] = None,
+    smtp_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A mail server; without it, mails stay in the console's mailbox.")
+    ] = None,
+    policy_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Costs, lead times and autonomy.")] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
+) -> None:
+    """Start everything: broker, ingest, workers, API and console. Ctrl-C or SIGTERM stops it in order."""
+    with _told():
+        settings = _settings(
+            config,
+            data_dir=data_dir,
+            database_url=database_url,
+            broker_url=broker_url,
+            broker_port=broker_port,
+            host=host,
+            port=port,
+            smtp_url=smtp_url,
+            policy_file=policy_file,
+            log_level=log_level,
+        )
+        from forewarn_cloud.endpoints import Endpoints
+        from forewarn_cloud.up import run_up
+
+        def announce(endpoints: Endpoints) -> None:
+            typer.echo(f"forewarn {__version__} is up")
+            typer.echo(f"  console  {endpoints.console}")
+            typer.echo(f"  API      {endpoints.api}")
+            typer.echo(f"  broker   {endpoints.broker}")
+            typer.echo(f"  mail     {endpoints.smtp}")
+            typer.echo(f"  data     {settings.data_dir}")
+            sys.stdout.flush()
+
+        status = run_up(settings, os.environ, announce)
+    raise typer.Exit(status)
+
+
+@app.command()
+def broker(
+    config: Config = None,
+    data_dir: DataDir = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="1883, or a free one if that is taken.")] = None,
+) -> None:
+    """Start only the embedded broker."""
+    with _told():
+        settings = _settings(config, data_dir=data_dir, broker_port=port)
+        from forewarn_cloud.up import run_broker
+
+        def announce(url: str) -> None:
+            typer.echo(f"broker {url}")
+            sys.stdout.flush()
+
+        status = run_broker(settings, announce)
+    raise typer.Exit(status)
+
+
+@app.command()
+def migrate(config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database to the schema of this version; `up` does the same."""
+    from forewarn_cloud.adapters.sql.migrating import current_revision
+
+    with _told(), _database(_settings(config, data_dir=data_dir, database_url=database_url)) as engine:
+        typer.echo(f"the database is at revision {current_revision(engine)}")
+
+
+@node_app.command("add")
+def add_node(
+    node: Annotated[str, typer.Argument(help="Its name: letters, digits, _ and -.")],
+    declares_assets: Annotated[
+        bool, typer.Option("--declares-assets/--no-declares-assets", help="May its birth register machines?")
+    ] = True,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Enrol a node: from now on what it sends is accepted."""
+    from forewarn_cloud.adapters.sql.unit_of_work import run_in_transaction
+    from forewarn_cloud.bootstrap import local_principal, open_clock
+    from forewarn_cloud.service.registry import enrol_node
+    from forewarn_models.asset_type import IDENTIFIER
+
+    if not IDENTIFIER.fullmatch(node):
+        raise typer.BadParameter("use letters, digits, _ and -, at most 64", param_hint="NODE")
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        clock, who = open_clock(os.environ), local_principal(settings)
+        with _database(settings) as engine:
+            run_in_transaction(engine, lambda uow: enrol_node(uow, who, clock, node, declares_assets=declares_assets))
+    typer.echo(f"node {node} is enrolled for tenant {settings.tenant}")
+
+
+@node_app.command("remove")
+def remove_node(
+    node: Annotated[str, typer.Argument(help="Its name.")],
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Accept nothing more from a node; its machines and their history stay."""
+    from forewarn_cloud.adapters.sql.unit_of_work import run_in_transaction
+    from forewarn_cloud.bootstrap import local_principal, open_clock
+    from forewarn_cloud.service.registry import retire_node
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        clock, who = open_clock(os.environ), local_principal(settings)
+        with _database(settings) as engine:
+            run_in_transaction(engine, lambda uow: retire_node(uow, who, clock, node))
+    typer.echo(f"node {node} is removed")
+
+
+@node_app.command("list")
+def list_nodes(
+    as_json: Json = False, config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None
+) -> None:
+    """The enrolled nodes and how far their records are stored."""
+    import json
+    from dataclasses import asdict
+
+    from forewarn_cloud import views
+    from forewarn_cloud.adapters.sql.engine import reading
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _database(settings) as engine, reading(engine) as connection:
+            nodes = views.list_nodes(connection, settings.tenant, limit=10_000).items
+    if as_json:
+        typer.echo(json.dumps([asdict(node) for node in nodes], indent=2))
+        return
+    for found in nodes:
+        stored = sum(lane.records_stored for lane in found.lanes)
+        typer.echo(f"{found.node}  {'online' if found.online else 'offline'}  {stored} records stored")
+    if not nodes:
+        typer.echo("no node is enrolled; `forewarn-cloud node add NAME` enrols one")
+
+
+@audit_app.command("verify")
+def verify_audit(config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Check that no entry of the audit was changed, removed or added since it was written."""
+    from forewarn_cloud.adapters.sql import repositories
+    from forewarn_cloud.adapters.sql.engine import reading
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _database(settings) as engine, reading(engine) as connection:
+            report = repositories.verify_audit(connection, settings.tenant)
+    if report.broken_at is not None:
+        typer.echo(f"the audit is broken at entry {report.broken_at}: {report.reason}", err=True)
+        raise typer.Exit(FAILED)
+    typer.echo(f"{report.entries} entries, whole; the last has the hash {report.head}")
+
+
+def _settings(config: Path | None, **flags: Any) -> "Settings":
+    from forewarn_cloud.log import configure_logging
+    from forewarn_cloud.settings import load_settings
+
+    settings = load_settings(config, os.environ, flags)
+    configure_logging(settings.log_level)
+    return settings
+
+
+@contextmanager
+def _database(settings: "Settings") -> "Iterator[Engine]":
+    """The database, at the schema of this version."""
+    from forewarn_cloud.adapters.sql.migrating import migrate as bring_up_to_date
+    from forewarn_cloud.bootstrap import open_database
+
+    engine = open_database(settings)
+    try:
+        bring_up_to_date(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What went wrong, in one line, and the exit status that goes with it."""
+    from forewarn_cloud.adapters.nats_broker import BrokerFailed
+    from forewarn_cloud.endpoints import AlreadyRunning, PortTaken
+    from forewarn_cloud.errors import SchemaTooNew, ServiceError
+    from forewarn_cloud.settings import SettingsError
+
+    try:
+        yield
+    except (SettingsError, SchemaTooNew, PortTaken) as error:
+        typer.echo(f"forewarn-cloud: {error}", err=True)
+        raise typer.Exit(CONFIGURATION) from None
+    except (ServiceError, BrokerFailed, AlreadyRunning) as error:
+        typer.echo(f"forewarn-cloud: {error}", err=True)
+        raise typer.Exit(FAILED) from None

@@ -1,0 +1,214 @@
+"""`forewarn-cloud up`: everything in one process (but for the broker), started in order and stopped in reverse."""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI
+
+from forewarn_cloud import bootstrap
+from forewarn_cloud.adapters.nats_broker import NatsBroker
+from forewarn_cloud.adapters.sql.migrating import migrate
+from forewarn_cloud.endpoints import AlreadyRunning, Endpoints, choose_port, listen, read_endpoints, write_endpoints
+from forewarn_cloud.mailbox import start_mailbox
+from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
+
+JOIN_SECONDS: Final = 3.0
+CLOSE_STREAMS_SECONDS: Final = 2
+
+_log = logging.getLogger(__name__)
+
+
+def run_up(settings: Settings, environment: Mapping[str, str], announce: Callable[[Endpoints], None]) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. `announce` is called once when everything listens.
+
+    Raises:
+        SettingsError, AlreadyRunning, PortTaken, BrokerFailed, SchemaTooNew, Unavailable: it cannot start; nothing is
+            left running.
+    """
+    clock = bootstrap.open_clock(environment)
+    with _stop_signals() as asked_to_stop, ExitStack() as running:
+        running.enter_context(_only_one(bootstrap.make_data_dir(settings)))
+        engine = bootstrap.open_database(settings)
+        running.callback(engine.dispose)
+        migrate(engine)
+        broker_url = settings.broker_url or running.enter_context(embedded_broker(settings))
+        smtp_url = settings.smtp_url
+        if smtp_url is None:
+            mailbox = start_mailbox(engine, clock, tenant=settings.tenant)
+            running.callback(mailbox.stop)
+            smtp_url = mailbox.url
+        ingest = bootstrap.make_ingest(settings, engine, clock, bootstrap.broker_address(broker_url))
+        workers = running.enter_context(_Workers())
+        workers.start("ingest", lambda _stopping: ingest.write())
+        for name, work in bootstrap.make_workers(settings, engine, clock, ingest, smtp_url).items():
+            workers.start(name, work)
+        ingest.start()
+        running.callback(ingest.stop)
+        web = running.enter_context(_web(bootstrap.make_web(settings, engine, clock, ingest), settings))
+        workers.on_failure = web.stop
+        endpoints = _endpoints(settings, web.port, broker_url, smtp_url)
+        write_endpoints(settings.data_dir, endpoints)
+        announce(endpoints)
+        if not asked_to_stop.is_set() and not workers.failed:
+            web.run()
+    return 1 if workers.failed else 0
+
+
+@contextmanager
+def embedded_broker(settings: Settings) -> Iterator[str]:
+    """A running broker of our own, restarted when it ends; its URL."""
+    last = read_endpoints(settings.data_dir)
+    last_port = urlsplit(last.broker).port if last is not None else None
+    port = choose_port("127.0.0.1", asked=settings.broker_port, last=last_port, usual=USUAL_BROKER_PORT)
+    broker = NatsBroker(folder=settings.data_dir / "broker", port=port)
+    stopping = threading.Event()
+    supervisor = threading.Thread(target=broker.supervise, args=(stopping,), name="broker")
+    broker.start()
+    try:
+        supervisor.start()
+        yield f"mqtt://127.0.0.1:{port}"
+    finally:
+        stopping.set()
+        supervisor.join()
+        broker.stop()
+
+
+def run_broker(settings: Settings, announce: Callable[[str], None]) -> int:
+    """Only the embedded broker, until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError, AlreadyRunning, PortTaken, BrokerFailed: it cannot start.
+    """
+    with (
+        _stop_signals() as asked_to_stop,
+        _only_one(bootstrap.make_data_dir(settings), "broker.lock"),
+        embedded_broker(settings) as url,
+    ):
+        announce(url)
+        asked_to_stop.wait()
+    return 0
+
+
+def _endpoints(settings: Settings, port: int, broker_url: str, smtp_url: str) -> Endpoints:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    local = f"http://{host}:{port}"
+    return Endpoints(
+        console=(settings.public_url or local).rstrip("/") + "/",
+        api=f"{local}/api/v1",
+        broker=_without_password(broker_url),
+        smtp=_without_password(smtp_url),
+        pid=os.getpid(),
+    )
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@contextmanager
+def _only_one(data_dir: Path, name: str = "cloud.lock") -> Iterator[None]:
+    """The kernel lets go of the lock when the process ends, however it ends."""
+    with (data_dir / name).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyRunning(f"data_dir: another forewarn-cloud runs on {data_dir}") from None
+        yield
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT set the event instead of ending the process where it stands."""
+    asked = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Workers:
+    """Threads that all run until the end. One that fails ends the program, for its supervisor to start it again."""
+
+    def __init__(self) -> None:
+        self.failed = False
+        self.on_failure: Callable[[], None] | None = None
+        self._stopping = threading.Event()
+        self._threads = list[threading.Thread]()
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+            if thread.is_alive():
+                _log.warning("%s does not stop in time and is left behind; nothing it does is half done", thread.name)
+
+    def start(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        thread = threading.Thread(target=self._run, args=(name, work), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        try:
+            work(self._stopping)
+        except BaseException:  # noqa: BLE001 - whatever it is, the program must not go on without this thread
+            _log.critical("%s failed; the program ends", name, exc_info=True)
+            self.failed = True
+            if self.on_failure is not None:
+                self.on_failure()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Web:
+    """The web server, in the thread that calls `run`; `stop` may be called from any."""
+
+    server: uvicorn.Server
+    socket: socket.socket
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+    def run(self) -> None:
+        self.server.run(sockets=[self.socket])
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+
+
+@contextmanager
+def _web(app: FastAPI, settings: Settings) -> Iterator[_Web]:
+    last = read_endpoints(settings.data_dir)
+    last_port = urlsplit(last.api).port if last is not None else None
+    port = choose_port(settings.host, asked=settings.port, last=last_port, usual=USUAL_PORT)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_STREAMS_SECONDS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    with listen(settings.host, port) as bound:
+        yield _Web(server=uvicorn.Server(config), socket=bound)
