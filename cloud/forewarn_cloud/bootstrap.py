@@ -14,11 +14,13 @@ from forewarn_cloud.adapters.ingest_sql import SqlLedger
 from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
+from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.adapters.webhook import WebhookSender
 from forewarn_cloud.api.access import LOCAL_HOSTS, ApiDeps
 from forewarn_cloud.api.app import create_app
 from forewarn_cloud.clock import Clock, SystemClock
+from forewarn_cloud.console import pages as console
 from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
 from forewarn_cloud.ingest.pipeline import Ingest
@@ -126,11 +128,12 @@ def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -
         clock=clock,
         reading=lambda: reading(engine),
         telemetry=SqlTelemetry,
+        transactions=SqlTransactions(engine),
         principal=local_principal(settings),
         ready=lambda: {"database": _answers(engine), "broker": ingest.connected, "ingest": ingest.serving},
         allowed_hosts=_allowed_hosts(settings),
     )
-    return create_app(deps)
+    return create_app(deps, [console.router])
 
 
 def _answers(engine: Engine) -> bool:

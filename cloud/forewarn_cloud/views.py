@@ -482,6 +482,12 @@ def get_order_detail(connection: Connection, tenant: str, order_id: str) -> Orde
     )
 
 
+def message_facts(connection: Connection, tenant: str, order_id: str) -> dict[str, dict[str, Any]]:
+    """What the messages about an order are written from, by message."""
+    query = select(outbox.c.id, outbox.c.payload).where(outbox.c.tenant == tenant, outbox.c.order_id == order_id)
+    return {row.id: row.payload for row in connection.execute(query)}
+
+
 def timeline(connection: Connection, tenant: str, subject: str, subject_id: str) -> tuple[AuditEntry, ...]:
     """What happened to one thing, in order."""
     return _all(

@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
-from forewarn_cloud.api import assets, messages, nodes, orders, parts, places, problems, records, system
+from forewarn_cloud.api import assets, events, messages, nodes, orders, parts, places, problems, records, system
 from forewarn_cloud.api.access import ApiDeps
 from forewarn_cloud.api.guards import Guards
 from forewarn_cloud.api.metrics import RequestFigures
@@ -40,6 +40,6 @@ def create_app(deps: ApiDeps, routers: Sequence[APIRouter] = ()) -> FastAPI:
 
 def _api() -> APIRouter:
     api = APIRouter(prefix="/api/v1")
-    for noun in (assets, nodes, orders, parts, places, messages, records):
+    for noun in (assets, events, nodes, orders, parts, places, messages, records):
         api.include_router(noun.router)
     return api
