@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forewarn_device_simulator.dataset import FORMS, DatasetError, Form, generate
-from forewarn_device_simulator.live.begin import DEFAULT_BROKER, AddressError, begin, broker_address
+from forewarn_device_simulator.live.begin import DEFAULT_BROKER, AddressError, begin_run, broker_address, instant_ms
 from forewarn_device_simulator.live.fleet import LiveFleet
 from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
 from forewarn_device_simulator.live.state import StateError
@@ -78,10 +78,12 @@ def run_command(
         float | None,
         typer.Option(min=1e-3, max=1e6, help="Times real time.  [default: 1, or FOREWARN_CLOCK_RATE]"),
     ] = None,
-    history_days: Annotated[
-        float,
-        typer.Option(min=0, max=29, help="Begin this long ago; the past is played at once."),
-    ] = 0.0,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            help="Instant of the first sample, as in 2026-01-05T00:00:00Z; the past is played at once.  [default: now]"
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's own seed.")] = None,
     state: Annotated[
         Path | None, typer.Option(help="Where the run remembers itself.  [default: SCENARIO.state.json]")
@@ -102,7 +104,9 @@ def run_command(
     state_path = state or Path(f"{chosen.name}.state.json")
     try:
         address = broker_address(broker, username, password_file)
-        begun = begin(chosen, state_path, seed=seed, rate=rate, history_days=history_days)
+        begun = begin_run(
+            chosen, state_path, seed=seed, rate=rate, begin_ms=None if begin is None else instant_ms(begin)
+        )
         fleet = LiveFleet(chosen, begun.state.seed, begun.state.start_ms, begun.state.repairs)
     except (ScenarioError, StateError, AddressError, ValueError) as error:
         _fail(str(error), EXIT_CONFIGURATION)

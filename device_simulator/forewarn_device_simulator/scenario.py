@@ -1,5 +1,6 @@
 """Scenarios: which fleet, for how long, how it wears and which sensors lie, as a TOML file."""
 
+import re
 import tomllib
 from datetime import datetime
 from importlib import resources
@@ -13,6 +14,7 @@ from forewarn_models.asset_type import IDENTIFIER, AssetTypeError, builtin_asset
 DutyKind = Literal["continuous", "two_shift", "weekdays"]
 AfterFailure = Literal["repair", "end"]
 SensorFaultKind = Literal["stuck", "missing", "constant", "offset", "fahrenheit"]
+_TOPIC = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 class ScenarioError(ValueError):
@@ -26,6 +28,8 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     prefix: str
     """Machines are called prefix-001, prefix-002 and so on."""
     count: int
+    topic: str = "machines"
+    """Live, its machines publish to topic/ASSET."""
     duty: DutyKind = "continuous"
     life_hours: dict[str, float] | None = None
     """Failure mode -> median life in hours at rated load. A mode that is not listed does not occur; {} is a fleet that
@@ -148,6 +152,9 @@ def _check_group(group: Group, where: str) -> None:
         "at most 48 of a-z, 0-9, _, -",
     )
     _require(1 <= group.count <= 10_000, f"{where}.count", "give 1 to 10000")
+    _require(
+        bool(_TOPIC.fullmatch(group.topic)), f"{where}.topic", "levels of letters, digits, _ and -, between slashes"
+    )
     _require(0 <= group.life_spread <= 1, f"{where}.life_spread", "give 0 to 1")
     _check_range(group.wear_at_start, f"{where}.wear_at_start", upper=0.99)
     for mode, hours in (group.life_hours or {}).items():

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from forewarn_device_simulator.clock import Clock
 from forewarn_device_simulator.duty import HOUR_MS
-from forewarn_device_simulator.live.begin import AddressError, begin, broker_address
+from forewarn_device_simulator.live.begin import AddressError, begin_run, broker_address
 from forewarn_device_simulator.live.control import ControlError, read_command
 from forewarn_device_simulator.live.fleet import LiveFleet
 from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
@@ -219,7 +220,8 @@ def scenario_file(tmp_path: Path, pumps: Callable[..., str]) -> Path:
 
 def start_process(scenario_file: Path, port: int) -> "subprocess.Popen[bytes]":
     folder = scenario_file.parent
-    arguments = ["--broker", f"mqtt://127.0.0.1:{port}", "--rate", "720000", "--history-days", "5"]
+    begin = datetime.fromtimestamp(time.time() - 5 * 86_400, UTC).isoformat()
+    arguments = ["--broker", f"mqtt://127.0.0.1:{port}", "--rate", "720000", "--begin", begin]
     files = ["--state", str(folder / "state.json"), "--truth", str(folder / "truth.jsonl")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FOREWARN_")}
     with (folder / "sim.log").open("ab") as log:
@@ -342,17 +344,17 @@ def test_state_round_trips_and_a_broken_file_is_refused(tmp_path: Path, scenario
     assert load_state(path) == state
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(StateError, match="move it away"):
-        begin(scenario, path, seed=None, rate=None, history_days=0)
+        begin_run(scenario, path, seed=None, rate=None, begin_ms=None)
 
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path, scenario: Scenario) -> None:
     path = tmp_path / "state.json"
-    save_state(path, begin(scenario, path, seed=None, rate=100.0, history_days=2).state)
+    save_state(path, begin_run(scenario, path, seed=None, rate=100.0, begin_ms=START_MS).state)
     with pytest.raises(StateError, match="seed 5, not 6"):
-        begin(scenario, path, seed=6, rate=None, history_days=0)
+        begin_run(scenario, path, seed=6, rate=None, begin_ms=None)
     with pytest.raises(StateError, match="rate"):
-        begin(scenario, path, seed=None, rate=50.0, history_days=0)
-    assert begin(scenario, path, seed=None, rate=None, history_days=0).clock.timebase.rate == 100.0
+        begin_run(scenario, path, seed=None, rate=50.0, begin_ms=None)
+    assert begin_run(scenario, path, seed=None, rate=None, begin_ms=None).clock.timebase.rate == 100.0
 
 
 def test_a_rate_beside_a_clock_from_the_environment_is_refused(
@@ -360,7 +362,7 @@ def test_a_rate_beside_a_clock_from_the_environment_is_refused(
 ) -> None:
     monkeypatch.setenv("FOREWARN_CLOCK_START", "2026-01-01T00:00:00Z")
     with pytest.raises(ValueError, match="--rate"):
-        begin(scenario, tmp_path / "state.json", seed=None, rate=5.0, history_days=0)
+        begin_run(scenario, tmp_path / "state.json", seed=None, rate=5.0, begin_ms=None)
 
 
 def test_truth_is_told_once_and_a_torn_line_does_no_harm(tmp_path: Path) -> None:

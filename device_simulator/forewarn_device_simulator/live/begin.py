@@ -3,12 +3,12 @@
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from forewarn_device_simulator.clock import Clock, clock_from_environment
-from forewarn_device_simulator.duty import DAY_MS
 from forewarn_device_simulator.live.player import BrokerAddress
 from forewarn_device_simulator.live.state import LiveState, StateError, load_state
 from forewarn_device_simulator.scenario import Scenario
@@ -28,10 +28,14 @@ class Begun:
     clock: Clock
 
 
-def begin(scenario: Scenario, state_path: Path, *, seed: int | None, rate: float | None, history_days: float) -> Begun:
+def begin_run(
+    scenario: Scenario, state_path: Path, *, seed: int | None, rate: float | None, begin_ms: int | None
+) -> Begun:
     """The state and clock of a run; those of the state file if it is one of this scenario.
 
     The clock is that of FOREWARN_CLOCK_* or, with a `rate`, the run's own, which begins at the wall time of the start.
+
+    A new run begins at `begin_ms`, or now if that is None.
 
     Raises:
         StateError: the state file is of another scenario, seed or rate, or unreadable.
@@ -45,13 +49,28 @@ def begin(scenario: Scenario, state_path: Path, *, seed: int | None, rate: float
         return Begun(state=known, clock=_clock(known.origin_ms, known.rate))
     origin_ms = round(time.time() * 1000)
     clock = _clock(origin_ms, 1.0 if rate is None else rate)
-    past_ms = clock.now_ms() - round(history_days * DAY_MS)
-    start_ms = past_ms // scenario.interval_ms * scenario.interval_ms
+    first_ms = clock.now_ms() if begin_ms is None else begin_ms
+    start_ms = first_ms // scenario.interval_ms * scenario.interval_ms
     chosen = scenario.seed if seed is None else seed
     state = LiveState(
         scenario=scenario.name, seed=chosen, start_ms=start_ms, origin_ms=origin_ms, rate=clock.timebase.rate
     )
     return Begun(state=state, clock=clock)
+
+
+def instant_ms(text: str) -> int:
+    """Epoch milliseconds of an ISO 8601 instant.
+
+    Raises:
+        ValueError: it is none, or has no time zone.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"--begin: {text!r} is not an ISO 8601 instant") from None
+    if instant.tzinfo is None:
+        raise ValueError(f"--begin: {text!r} has no time zone; write 2026-01-05T00:00:00Z")
+    return round(instant.timestamp() * 1000)
 
 
 def broker_address(url: str, username: str | None = None, password_file: Path | None = None) -> BrokerAddress:

@@ -40,6 +40,9 @@ class LiveFleet:
     def assets(self) -> tuple[str, ...]:
         return tuple(self._units)
 
+    def topic(self, asset: str) -> str:
+        return f"{self._units[asset].group.topic}/{asset}"
+
     @property
     def known_modes(self) -> dict[str, set[str]]:
         """Asset -> the failure modes that occur in it."""

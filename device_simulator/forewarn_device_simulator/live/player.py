@@ -24,7 +24,6 @@ from forewarn_device_simulator.live.truth import TruthFile
 
 log = logging.getLogger("forewarn_device_simulator")
 
-MACHINES_TOPIC: Final = "machines"
 QOS: Final = 1
 MESSAGES_A_SECOND: Final = 8.0
 """Per machine, on an accelerated clock: more samples are put into one message instead."""
@@ -148,7 +147,7 @@ class Player:
             self._close_window()
 
     async def _publish(self, client: aiomqtt.Client, asset: str) -> None:
-        await client.publish(f"{MACHINES_TOPIC}/{asset}", self._unsent[asset], qos=QOS)
+        await client.publish(self._fleet.topic(asset), self._unsent[asset], qos=QOS)
         del self._unsent[asset]
         self._messages += 1
 
