@@ -11,6 +11,7 @@ from forewarn_cloud.entities import Asset, AuditNote, Node
 from forewarn_cloud.errors import Conflict, Invalid, NotFound
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.principal import Principal
+from forewarn_cloud.service.episodes import close
 from forewarn_models.asset_type import IDENTIFIER
 
 MAX_NAME = 200
@@ -102,6 +103,8 @@ def delete_asset(uow: UnitOfWork, principal: Principal, clock: Clock, asset: str
     for order in orders:
         if order.closed_at is None:
             raise Conflict(f"asset {asset!r} has the open order {order.number}: complete or cancel it first")
+    if episode is not None:
+        uow.episodes.save(close(episode, "asset deleted", clock.now_ms()))
     uow.assets.save(replace(found, deleted_at=clock.now_ms()))
     _note(uow, principal, clock, "asset", asset, "deleted", {})
 
