@@ -1,10 +1,12 @@
 """Prognostic assessment (ISO 13381-1): remaining useful life as a distribution, from the machine's own trend.
 
 The severity of a fault (the anomaly score, 1 at the ALARM level) is followed from its onset at some thirty points,
-thinned as time goes on. Where its logarithm has grown significantly, a line through it, recent points weighing more,
-gives the time to the severity at which machines fail. That estimate and the prior (fleet knowledge, or the
-P-F interval of the likely failure mode less the time already passed) are both log-normal and combined by precision.
-Where there is no trend there is no number.
+thinned as time goes on. Where its fourth root has grown significantly (faults grow between linearly and exponentially;
+a root is in between), a line through it, recent points weighing more, gives the time to the severity at which machines
+fail. The prior is fleet knowledge, or the P-F interval of the likely failure mode. Both the failure severity
+and the P-F interval are log-logistic and conditional on what the machine has already survived, so that a machine which
+outlives expectations makes the prognosis wider, not surer. Trend and prior are combined as log-normal densities, by
+precision. Where there is no trend there is no number.
 """
 
 import math
@@ -24,12 +26,12 @@ _Z90: Final = 1.2815515655446004
 _SIGNIFICANT: Final = 2.0
 _MODEL_ERROR: Final = 0.4
 """Standard deviation of the logarithm of a remaining life extrapolated from a trend: faults do not grow exactly so."""
+_ROOT: Final = 4.0
 _P_F_SPREAD: Final = 0.5
-_LEAST_SHARE_OF_P_F: Final = 0.1
 _FAILURE_LOG_SEVERITY: Final = math.log(8.0)
 _FAILURE_LOG_SPREAD: Final = 0.8
-_NEAREST: Final = 0.25
-"""Least distance to the failure, in the logarithm of severity: a machine that still runs has not failed."""
+_LOGISTIC_SPREAD: Final = math.pi / math.sqrt(3.0)
+"""Standard deviation of a logistic variable of scale 1."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +39,7 @@ class TrendState:
     """(assets, ...). Hours are observed running hours."""
 
     hours: Floats
-    log_severity: Floats
+    root_severity: Floats
     """(A, POINTS)"""
     count: Ints
     spacing_hours: Floats
@@ -51,7 +53,7 @@ class TrendState:
 def new_trend_state(assets: int) -> TrendState:
     return TrendState(
         hours=np.zeros((assets, POINTS)),
-        log_severity=np.zeros((assets, POINTS)),
+        root_severity=np.zeros((assets, POINTS)),
         count=np.zeros(assets, dtype=np.int64),
         spacing_hours=np.zeros(assets),
         rul_hours=np.zeros((assets, 3)),
@@ -95,7 +97,7 @@ def followed(
         spacing_hours=np.where(ended, 0.0, state.spacing_hours),
         estimated_ms=np.where(ended, -1, state.estimated_ms),
     )
-    state = _extended(state, due, hours[due], np.log(np.maximum(score[due], 1e-3)))
+    state = _extended(state, due, hours[due], score[due] ** (1.0 / _ROOT))
     some = np.flatnonzero(evident)
     prior = _prior(layout, knowledge, state, some, hours, score, mode_probability)
     log_median, log_spread = _combined(_trend(knowledge, state, some), prior)
@@ -107,45 +109,65 @@ def followed(
     return replace(state, rul_hours=rul, estimated_ms=estimated)
 
 
-def _extended(state: TrendState, due: NDArray[np.intp], hours: Floats, log_severity: Floats) -> TrendState:
+def _extended(state: TrendState, due: NDArray[np.intp], hours: Floats, root_severity: Floats) -> TrendState:
     if not len(due):
         return state
     state = _thinned(state, due[state.count[due] == POINTS])
-    all_hours, severities, count = state.hours.copy(), state.log_severity.copy(), state.count.copy()
+    all_hours, severities, count = state.hours.copy(), state.root_severity.copy(), state.count.copy()
     all_hours[due, count[due]] = hours
-    severities[due, count[due]] = log_severity
+    severities[due, count[due]] = root_severity
     count[due] += 1
-    return replace(state, hours=all_hours, log_severity=severities, count=count)
+    return replace(state, hours=all_hours, root_severity=severities, count=count)
 
 
 def _thinned(state: TrendState, full: NDArray[np.intp]) -> TrendState:
     """Every second point of those that are full, and twice the spacing from now on."""
     if not len(full):
         return state
-    hours, severities, count = state.hours.copy(), state.log_severity.copy(), state.count.copy()
+    hours, severities, count = state.hours.copy(), state.root_severity.copy(), state.count.copy()
     spacing = state.spacing_hours.copy()
     hours[full, : POINTS // 2] = state.hours[full, 1::2]
-    severities[full, : POINTS // 2] = state.log_severity[full, 1::2]
+    severities[full, : POINTS // 2] = state.root_severity[full, 1::2]
     count[full] = POINTS // 2
     spacing[full] = 1.5 * (state.hours[full, -1] - state.hours[full, 0]) / (POINTS - 1)
-    return replace(state, hours=hours, log_severity=severities, count=count, spacing_hours=spacing)
+    return replace(state, hours=hours, root_severity=severities, count=count, spacing_hours=spacing)
 
 
 def _trend(knowledge: FleetKnowledge | None, state: TrendState, some: NDArray[np.intp]) -> tuple[Floats, Floats]:
     """Mean and standard deviation of the logarithm of the hours to failure by extrapolation; NaN without a trend."""
-    count, hours, severity = state.count[some], state.hours[some], state.log_severity[some]
+    count, hours, severity = state.count[some], state.hours[some], state.root_severity[some]
     real = np.arange(POINTS) < count[:, None]
     now = np.take_along_axis(hours, np.maximum(count - 1, 0)[:, None], axis=1)
     span = np.maximum(now[:, 0] - hours[:, 0], 1e-9)
     age = np.where(real, now - hours, 0.0)
     weight = np.where(real, np.exp(-2.0 * age / span[:, None]), 0.0)
     slope, slope_error, level = _line(age, severity, weight)
-    failure, failure_spread = failure_severity(knowledge)
-    distance = np.maximum(failure - level, _NEAREST)
+    median, spread = failure_severity(knowledge)
+    at_failure = beyond(np.exp(median), spread, np.maximum(level, 0.0) ** _ROOT)
+    distance = at_failure ** (1.0 / _ROOT) - np.maximum(level, 0.0)[:, None]
+    log_distance, distance_spread = _log_normal(np.maximum(distance, 1e-6))
     significant = (count >= _FEWEST_POINTS) & (slope > _SIGNIFICANT * slope_error) & (slope > 0)
     slope = np.where(significant, slope, np.nan)
-    relative = (slope_error / slope) ** 2 + (failure_spread / np.maximum(distance, failure_spread)) ** 2
-    return np.log(distance / slope), np.sqrt(relative + _MODEL_ERROR**2)
+    relative = (slope_error / slope) ** 2 + distance_spread**2
+    return log_distance - np.log(slope), np.sqrt(relative + _MODEL_ERROR**2)
+
+
+def beyond(median: Floats | float, spread: float, survived: Floats) -> Floats:
+    """(k, 3) P10, P50, P90 of a log-logistic variable, of standard deviation `spread` in the logarithm, given that it
+    exceeds `survived` (k,).
+
+    With S(t) = 1 / (1 + (t/m)^a) the quantile q of t given t > s solves S(t) = (1 - q) S(s).
+    """
+    shape = _LOGISTIC_SPREAD / spread
+    odds = 1.0 + np.minimum(survived / median, 1e6) ** shape
+    left = odds[:, None] / (1.0 - np.array([0.1, 0.5, 0.9])) - 1.0
+    return np.asarray(median)[..., None] * left ** (1.0 / shape)
+
+
+def _log_normal(quantiles: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of the logarithm, of the log-normal with that median and P10 to P90 as wide."""
+    log = np.log(quantiles)
+    return log[:, 1], (log[:, 2] - log[:, 0]) / (2.0 * _Z90)
 
 
 def _line(age: Floats, value: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
@@ -184,9 +206,11 @@ def _prior(
         return remaining_life_given_severity(knowledge, score[some])
     known = mode_probability[some].sum(axis=1)
     p_f_hours = (mode_probability[some] * layout.p_f_hours).sum(axis=1) / np.where(known > 0, known, 1.0)
-    left = np.maximum(p_f_hours - (hours[some] - state.hours[some, 0]), _LEAST_SHARE_OF_P_F * p_f_hours)
-    spread = np.where(known > 0.5, _P_F_SPREAD, np.inf)
-    return np.log(np.where(known > 0, left, 1.0)), spread
+    p_f_hours = np.where(known > 0, p_f_hours, 1.0)
+    passed = hours[some] - state.hours[some, 0]
+    left = beyond(p_f_hours, _P_F_SPREAD, passed) - passed[:, None]
+    log_median, spread = _log_normal(np.maximum(left, 1e-6))
+    return log_median, np.where(known > 0.5, spread, np.inf)
 
 
 def _combined(trend: tuple[Floats, Floats], prior: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
