@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from forewarn_cloud.adapters.sql.engine import retrying, writing
 from forewarn_cloud.clock import Clock
@@ -79,8 +80,8 @@ class _Handler:
         row = _row(cast("bytes", envelope.original_content), envelope.mail_from or "", envelope.rcpt_tos)
         try:
             await asyncio.to_thread(self._store, row)
-        except Unavailable as error:
-            _log.warning("mailbox: %s", error)
+        except (Unavailable, SQLAlchemyError) as error:
+            _log.warning("mailbox: cannot store: %s", error)
             return _LATER
         return _STORED
 

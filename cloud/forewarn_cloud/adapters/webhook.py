@@ -24,6 +24,8 @@ from forewarn_cloud.notifications.delivery import Delivery, DeliveryError, Undel
 
 TIMEOUT_SECONDS: Final = 15.0
 _BODY_READ_BYTES: Final = 64 * 1024
+_TRANSLATED: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+"""IPv4-compatible and NAT64 (RFC 4291, RFC 6052, RFC 8215): an IPv4 address is inside, perhaps a private one."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -85,9 +87,14 @@ def content(delivery: Delivery) -> dict[str, Any]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet; an IPv4 address inside an IPv6 one counts as itself."""
+    """Whether an IP address belongs to the public internet.
+
+    An IPv4 address mapped into IPv6 counts as itself; one behind a translator, which may stand anywhere, does not.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
+        if any(found in network for network in _TRANSLATED):
+            return False
         found = found.ipv4_mapped or found.sixtofour or found
     return found.is_global and not found.is_multicast
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateNotFound, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from forewarn_cloud.notifications.delivery import Undeliverable
 
@@ -33,13 +33,13 @@ def render(kind: str, language: str, payload: Mapping[str, Any]) -> Rendered:
     """The message of that kind in the language closest to `language`.
 
     Raises:
-        Undeliverable: there is no such kind, or a fact that its template needs is missing.
+        Undeliverable: there is no such kind, or a fact that its template needs is missing or no such value.
     """
     spoken = "zh" if language.lower().startswith("zh") else "en"
     try:
         template = _environment().get_template(f"{spoken}/{_known(kind)}.txt")
         written = template.render(_facts(payload, spoken))
-    except (TemplateNotFound, UndefinedError, KeyError) as error:
+    except (TemplateError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise Undeliverable(f"cannot write {kind!r} in {spoken}: {type(error).__name__}: {error}") from error
     subject, _, body = written.strip().partition("\n")
     text = re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"

@@ -88,6 +88,9 @@ class Relay:
             return error
         except TimeoutError:
             return DeliveryError(f"no answer within {self.send_seconds:g} s")
+        except Exception as error:  # noqa: BLE001 - a defect in one channel must not hold up the others
+            _log.exception("message %s: a defect in the channel %s", delivery.id, delivery.channel)
+            return DeliveryError(f"an error on our side: {type(error).__name__}")
         return None
 
     def _retry_wall_ms(self, delivery: Delivery, failure: DeliveryError) -> int | None:
