@@ -26,10 +26,13 @@ from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
 from forewarn_cloud.ingest.pipeline import Ingest
 from forewarn_cloud.notifications.delivery import Sender
 from forewarn_cloud.principal import Principal
+from forewarn_cloud.service.chain import Chain
 from forewarn_cloud.service.policy import Policy, default_policy, parse_policy
 from forewarn_cloud.settings import Settings, SettingsError
+from forewarn_cloud.workers.advisories import Advisories
 from forewarn_cloud.workers.downlink import Downlink
 from forewarn_cloud.workers.relay import Relay
+from forewarn_cloud.workers.revisit import Revisits
 from forewarn_models.timebase import timebase_from_environment
 
 
@@ -106,9 +109,14 @@ Work = Callable[[Event], None]
 """Runs in a thread of its own until the event is set."""
 
 
-def make_workers(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest, smtp_url: str) -> dict[str, Work]:
+def make_workers(
+    settings: Settings, engine: Engine, clock: Clock, policy: Policy, ingest: Ingest, smtp_url: str
+) -> dict[str, Work]:
     """What runs beside ingest, by name."""
+    transactions, chain = SqlTransactions(engine), Chain(clock=clock, policy=policy)
     return {
+        "advisories": Advisories(transactions=transactions, chain=chain).run,
+        "revisits": Revisits(transactions=transactions, chain=chain).run,
         "relay": make_relay(settings, engine, clock, mail_server(smtp_url)).run,
         "downlink": Downlink(commands=SqlCommands(engine), publish=ingest.publish, clock=clock).run,
     }

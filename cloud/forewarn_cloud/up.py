@@ -38,6 +38,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
             left running.
     """
     clock = bootstrap.open_clock(environment)
+    policy = bootstrap.read_policy(settings)
     with _stop_signals() as asked_to_stop, ExitStack() as running:
         running.enter_context(_only_one(bootstrap.make_data_dir(settings)))
         engine = bootstrap.open_database(settings)
@@ -52,7 +53,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         ingest = bootstrap.make_ingest(settings, engine, clock, bootstrap.broker_address(broker_url))
         workers = running.enter_context(_Workers())
         workers.start("ingest", lambda _stopping: ingest.write())
-        for name, work in bootstrap.make_workers(settings, engine, clock, ingest, smtp_url).items():
+        for name, work in bootstrap.make_workers(settings, engine, clock, policy, ingest, smtp_url).items():
             workers.start(name, work)
         ingest.start()
         running.callback(ingest.stop)

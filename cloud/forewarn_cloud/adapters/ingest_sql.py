@@ -143,7 +143,7 @@ class SqlLedgerTransaction:
         nodes, commands = schema.nodes, schema.commands
         for (tenant, node), presence in sorted(changes.presence.items()):
             values: Row = {"online": presence.online, "presence_at": changes.at}
-            if presence.online:
+            if presence.version:
                 values["version"] = presence.version
             self.connection.execute(update(nodes).where(nodes.c.tenant == tenant, nodes.c.node == node).values(values))
         for (tenant, node), reply in changes.replies:

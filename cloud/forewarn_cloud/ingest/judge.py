@@ -129,7 +129,9 @@ class _Judging:
             self._refuse(incoming, reason, body=incoming.delivery.payload)
             return
         online = presence.state == "online"
-        self.changes.presence[node] = PresenceChange(online=online, version=_text(presence.version, 64))
+        earlier = self.changes.presence.get(node)
+        version = presence.version or (earlier.version if earlier is not None else "")
+        self.changes.presence[node] = PresenceChange(online=online, version=_text(version, 64))
         if online:
             for asset, asset_type in presence.assets.items():
                 self._declare(incoming, asset, asset_type)

@@ -86,6 +86,7 @@ class LaneChange:
 class PresenceChange:
     online: bool
     version: str
+    """Empty where it is not known: a will tells none."""
 
 
 @dataclass(kw_only=True)

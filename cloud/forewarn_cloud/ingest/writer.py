@@ -75,6 +75,7 @@ class Writer:
     clock: Clock
     tenant: str
     stopping: Event
+    hold_seconds: float = HOLD_SECONDS
     counters: Counters = field(default_factory=Counters)
     serving: bool = True
     """Whether the database took the last batch."""
@@ -87,15 +88,16 @@ class Writer:
             batch = self.handover.take(wait_seconds=0.2, fill_seconds=FILL_SECONDS)
             if batch:
                 self._commit(batch, last_chance=len(self._held) >= MAX_HELD)
-            self._commit_held(everything=self.stopping.is_set())
+            self._commit_held()
             if not batch and self.stopping.is_set():
                 return
 
-    def _commit_held(self, *, everything: bool) -> None:
+    def _commit_held(self) -> None:
+        """Those that waited long enough. What still waits when the program stops is unacknowledged: it comes again."""
         now = time.monotonic()
-        due = [delivery for until, delivery in self._held if everything or until <= now]
+        due = [delivery for until, delivery in self._held if until <= now]
         if due:
-            self._held = [(until, d) for until, d in self._held if not (everything or until <= now)]
+            self._held = [(until, delivery) for until, delivery in self._held if until > now]
             self._commit(due, last_chance=True)
 
     def _commit(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
@@ -177,7 +179,9 @@ class Writer:
 
     def _remember(self, judgement: Judgement) -> None:
         """What a committed batch taught. A birth of a node that is not enrolled waits here for its enrolment."""
-        until = time.monotonic() + HOLD_SECONDS
+        until = time.monotonic() + self.hold_seconds
+        born = tuple(wire.topic(*node, "telemetry").removesuffix("telemetry") for node in judgement.changes.presence)
+        self._held = [(0.0 if delivery.topic.startswith(born) else due, delivery) for due, delivery in self._held]
         self._held += [(until, delivery) for delivery in judgement.held]
         for present in judgement.changes.presence:
             self._births.pop(present, None)

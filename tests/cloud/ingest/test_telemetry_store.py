@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,24 +11,28 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sqlalchemy.exc import IntegrityError
 
-from forewarn_cloud.adapters.sql.engine import writing
+from forewarn_cloud.adapters.sql.engine import make_engine, writing
+from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.telemetry_codec import CodecError, decode_columns, encode_columns
 from forewarn_cloud.adapters.telemetry_memory import MemoryTelemetry
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries, TelemetryStore
-from tests.cloud.ingest.conftest import DATABASES, database
 
 T0 = 1_700_000_000_000
 _sequence = count(1)
 
 
-@pytest.fixture(params=["memory", *DATABASES])
-def store(request: pytest.FixtureRequest) -> Iterator[TelemetryStore]:
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TelemetryStore]:
     if request.param == "memory":
         yield MemoryTelemetry()
         return
-    with database(request.param, request) as engine, writing(engine) as connection:
+    of_file = f"sqlite:///{tmp_path}/cloud.db"
+    engine = make_engine(of_file if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    migrate(engine)
+    with writing(engine) as connection:
         yield SqlTelemetry(connection)
+    engine.dispose()
 
 
 def record(at: list[int], *, asset: str = "pump-1", seq: int | None = None, **signals: list[float]) -> TelemetryRecord:

@@ -1,0 +1,406 @@
+"""From deliveries to committed rows and acknowledgements, on both databases."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, update
+
+from forewarn_cloud.adapters.ingest_sql import SqlLedger
+from forewarn_cloud.adapters.sql import schema
+from forewarn_cloud.adapters.sql.engine import make_engine, writing
+from forewarn_cloud.adapters.sql.migrating import migrate
+from forewarn_cloud.clock import FixedClock
+from forewarn_cloud.errors import Unavailable
+from forewarn_cloud.ingest.handover import HandOver
+from forewarn_cloud.ingest.ledger import Ledger, LedgerTransaction
+from forewarn_cloud.ingest.messages import Delivery
+from forewarn_cloud.ingest.writer import Writer
+from forewarn_models import wire
+from tests.cloud.ingest.sending import (
+    NOW,
+    TENANT,
+    advisory,
+    birth,
+    by_hand,
+    enrol,
+    gap,
+    message,
+    rows,
+    telemetry,
+)
+from tests.conftest import wait_until
+
+T = TypeVar("T")
+
+
+@dataclass
+class Listening:
+    """Stands where the broker is: remembers what it was told."""
+
+    acknowledged: list[Delivery] = field(default_factory=list)
+    acks: list[tuple[str, wire.Ack]] = field(default_factory=list)
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        self.acknowledged += deliveries
+
+    def publish(self, topic: str, payload: bytes, *, qos: int) -> bool:
+        assert qos == 0
+        self.acks.append((topic, wire.decode_control(payload, wire.Ack)))
+        return True
+
+    @property
+    def last_ack(self) -> int:
+        return self.acks[-1][1].seq
+
+
+class Ingesting:
+    """A writer and what it is connected to; `feed` runs a batch through it to its end."""
+
+    def __init__(self, engine: Engine, ledger: Ledger | None = None) -> None:
+        self.engine = engine
+        self.broker = Listening()
+        self.ledger = ledger or SqlLedger(engine)
+        self.clock = FixedClock(at_ms=NOW)
+        self.restart()
+
+    def restart(self) -> None:
+        """As after a crash: what was in memory is gone."""
+        self.writer = Writer(
+            handover=HandOver(),
+            ledger=self.ledger,
+            broker=self.broker,
+            clock=self.clock,
+            tenant=TENANT,
+            stopping=threading.Event(),
+            hold_seconds=0.0,
+        )
+
+    def feed(self, *deliveries: Delivery) -> None:
+        handover, stopping = HandOver(), threading.Event()
+        self.writer.handover, self.writer.stopping = handover, stopping
+        for delivery in deliveries:
+            assert handover.put(delivery)
+        handover.close()
+        stopping.set()
+        self.writer.run()
+
+    @property
+    def quarantine(self) -> list[tuple[str, bool, int]]:
+        return [tuple(row) for row in rows(self.engine, "quarantine", "reason", "security", "times_seen")]
+
+    @property
+    def stored(self) -> list[int]:
+        return [seq for (seq,) in rows(self.engine, "telemetry_blocks", "seq")]
+
+
+@pytest.fixture
+def ingest(engine: Engine) -> Ingesting:
+    enrol(engine, "n1", "pump-1")
+    return Ingesting(engine)
+
+
+def test_records_are_stored_then_acknowledged(ingest: Ingesting) -> None:
+    sent = message(1, telemetry(), telemetry(t=NOW + 1))
+    ingest.feed(sent)
+    assert ingest.stored == [1, 2]
+    assert ingest.broker.acknowledged == [sent]
+    assert ingest.broker.acks == [("fw/v1/local/n1/ack", wire.Ack(lane="telemetry", epoch="e1", seq=2))]
+    progress = rows(ingest.engine, "lane_progress", "lane", "epoch", "contiguous_seq", "records_stored")
+    assert progress == [("telemetry", "e1", 2, 2)]
+
+
+def test_a_hole_holds_the_acknowledgement_back_but_not_the_storing(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry()), message(4, telemetry(t=NOW + 3)))
+    assert (ingest.stored, ingest.broker.last_ack) == ([1, 4], 1)
+    ingest.restart()
+    ingest.feed(message(2, telemetry(t=NOW + 1), telemetry(t=NOW + 2)))
+    assert (ingest.stored, ingest.broker.last_ack) == ([1, 2, 3, 4], 4)
+
+
+def test_a_repeat_is_absorbed_and_acknowledged_again(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
+    ingest.restart()
+    ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
+    ingest.feed(message(2, telemetry(t=NOW + 1)), message(2, telemetry(t=NOW + 1)))
+    assert ingest.stored == [1, 2]
+    assert [ack.seq for _, ack in ingest.broker.acks] == [2, 2, 2]
+    assert ingest.quarantine == []
+    assert rows(ingest.engine, "lane_progress", "records_stored") == [(2,)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_same_identity_with_another_body_is_a_security_event(ingest: Ingesting, together: bool) -> None:
+    first, other = message(1, telemetry(value=1.0)), message(1, telemetry(value=2.0))
+    if together:
+        ingest.feed(first, other)
+    else:
+        ingest.feed(first)
+        ingest.feed(other)
+    assert ingest.stored == [1]
+    assert ingest.quarantine == [("seq: 1 was received before with another body", True, 1)]
+
+
+def test_another_body_of_a_quarantined_record_is_noticed_too(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry("nobody")))
+    ingest.feed(message(1, telemetry("nobody")), message(1, telemetry()))
+    assert ("seq: 1 was received before with another body", True, 1) in ingest.quarantine
+    assert len(ingest.quarantine) == 2
+    assert ingest.stored == []
+
+
+def test_lanes_and_epochs_count_separately(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry()), message(1, advisory(), lane="advisory"), message(1, telemetry(), epoch="e2"))
+    progress = rows(ingest.engine, "lane_progress", "lane", "epoch", "contiguous_seq")
+    assert progress == [("advisory", "e1", 1), ("telemetry", "e1", 1), ("telemetry", "e2", 1)]
+    ((observed_at, body, handled_at),) = rows(ingest.engine, "advisories", "observed_at", "body", "handled_at")
+    assert (observed_at, body["condition"], handled_at) == (NOW, "ALARM", None)
+
+
+def test_one_bad_record_of_a_hundred(ingest: Ingesting) -> None:
+    good = {"asset": "pump-1", "asset_type": "generic", "t": [NOW], "signals": {"flow": [1.0]}}
+    ingest.feed(by_hand(*[good] * 40, good | {"t": [0]}, *[good] * 59))
+    assert len(ingest.stored) == 99
+    assert ingest.broker.last_ack == 100, "the bad one counts as received, or it would be sent for ever"
+    assert [(seq,) for (seq,) in rows(ingest.engine, "quarantine", "seq")] == [(41,)]
+    assert rows(ingest.engine, "lane_progress", "records_stored", "records_quarantined") == [(99, 1)]
+
+
+def test_machines_of_others_and_of_nobody_are_refused(ingest: Ingesting) -> None:
+    enrol(ingest.engine, "n2", "fan-1")
+    with writing(ingest.engine) as connection:
+        connection.execute(update(schema.assets).where(schema.assets.c.asset == "pump-1").values(deleted_at=NOW))
+    ingest.feed(message(1, telemetry("fan-1"), telemetry("unknown"), telemetry("pump-1")))
+    assert ingest.quarantine == [
+        ("asset: 'fan-1' belongs to node 'n2'", True, 1),
+        ("asset: 'pump-1' was deleted", False, 1),
+        ("asset: 'unknown' is not registered", False, 1),
+    ]
+    assert rows(ingest.engine, "assets", "asset") == [("fan-1",), ("pump-1",)]
+    assert ingest.broker.last_ack == 3
+
+
+def test_nodes_that_are_not_enrolled_get_no_acknowledgement_and_one_row(ingest: Ingesting) -> None:
+    enrol(ingest.engine, "gone")
+    with writing(ingest.engine) as connection:
+        connection.execute(update(schema.nodes).where(schema.nodes.c.node == "gone").values(deleted_at=NOW))
+    foreign = Delivery(topic="fw/v1/other/n1/telemetry", payload=wire.encode_message("e1", 1, [telemetry()]))
+    sent = [message(n, telemetry(t=NOW + n), node=node) for n in range(1, 6) for node in ("unknown", "gone")]
+    ingest.feed(*sent, foreign)
+    assert ingest.quarantine == [
+        ("node: 'gone' was deleted", True, 5),
+        ("node: 'unknown' is not enrolled; `forewarn-cloud node add unknown` enrols it", False, 5),
+        ("tenant: 'other' is not served here", True, 1),
+    ]
+    assert ingest.broker.acks == []
+    assert len(ingest.broker.acknowledged) == 11
+    assert ingest.stored == []
+
+
+def test_a_birth_registers_machines_even_if_it_is_delivered_last(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry("fan-7")), birth(assets={"fan-7": "motor_fan"}))
+    assert ingest.stored == [1]
+    assert ingest.quarantine == []
+    assert ("fan-7", "n1", "motor_fan") in rows(ingest.engine, "assets", "asset", "node", "asset_type")
+    assert rows(ingest.engine, "nodes", "online", "version") == [(True, "0.1")]
+
+
+def test_records_that_overtake_the_birth_wait_for_it(ingest: Ingesting) -> None:
+    writer = ingest.writer
+    writer.hold_seconds = 60.0
+    running = threading.Thread(target=writer.run)
+    running.start()
+    writer.handover.put(message(1, telemetry("fan-7")))
+    wait_until(lambda: writer.counters.batches == 1, "the record is looked at")
+    assert ingest.broker.acknowledged == []
+    writer.handover.put(birth(assets={"fan-7": "motor_fan"}))
+    wait_until(lambda: bool(ingest.broker.acks), "the record is judged after the birth")
+    writer.handover.close()
+    writer.stopping.set()
+    running.join()
+    assert (ingest.stored, ingest.quarantine, ingest.broker.last_ack) == ([1], [], 1)
+
+
+def test_a_birth_before_the_enrolment_is_remembered(engine: Engine) -> None:
+    ingest = Ingesting(engine)
+    ingest.feed(birth(assets={"fan-7": "motor_fan"}), message(1, telemetry("fan-7")))
+    enrol(engine, "n1")
+    ingest.feed(message(1, telemetry("fan-7")))
+    assert (ingest.stored, ingest.broker.last_ack) == ([1], 1)
+
+
+def test_a_birth_cannot_take_a_machine_of_another_node(ingest: Ingesting) -> None:
+    enrol(ingest.engine, "n2")
+    ingest.feed(birth("n2", {"pump-1": "motor_fan"}), message(1, telemetry(), node="n2"))
+    assert rows(ingest.engine, "assets", "asset", "node", "asset_type") == [("pump-1", "n1", "generic")]
+    assert [(reason, security) for reason, security, _ in ingest.quarantine] == [
+        ("asset: 'pump-1' belongs to node 'n1'", True)
+    ] * 2
+
+
+def test_a_node_that_may_not_declare_registers_nothing(engine: Engine) -> None:
+    enrol(engine, "n1", declares_assets=False)
+    ingest = Ingesting(engine)
+    ingest.feed(birth(assets={"fan-7": "motor_fan"}), message(1, telemetry("fan-7")))
+    assert rows(engine, "assets", "asset") == []
+    assert ingest.quarantine == [("asset: 'fan-7' is not registered", False, 1)]
+
+
+def test_the_last_presence_counts(ingest: Ingesting) -> None:
+    ingest.feed(birth(), birth(state="offline", version=""))
+    assert rows(ingest.engine, "nodes", "online", "version") == [(False, "0.1")]
+
+
+def test_a_node_may_show_64_signals_and_no_more(ingest: Ingesting) -> None:
+    ingest.feed(message(1, *(telemetry(signal=f"s{i}", t=NOW + i) for i in range(60))))
+    ingest.restart()
+    ingest.feed(message(61, *(telemetry(signal=f"s{i}", t=NOW + i) for i in range(55, 70))))
+    assert len(ingest.stored) == 69
+    assert len(rows(ingest.engine, "asset_signals", "signal")) == 64
+    assert [reason for reason, _, _ in ingest.quarantine] == ["signals: asset 'pump-1' would have more than 64"] * 6
+    ingest.feed(message(76, telemetry(signal="s3", t=NOW + 99)))
+    assert len(ingest.stored) == 70
+
+
+def test_a_gap_counts_as_received(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry()), message(12, gap(2, 11, "spool full"), telemetry(t=NOW + 1)))
+    assert ingest.broker.last_ack == 13
+    assert rows(ingest.engine, "gaps", "first_seq", "last_seq", "reason") == [(2, 11, "spool full")]
+
+
+def test_a_gap_cannot_speak_of_the_future(ingest: Ingesting) -> None:
+    ingest.feed(message(1, gap(1, 2**50)))
+    assert ingest.broker.last_ack == 1
+    assert "gap: a node can only have dropped" in ingest.quarantine[0][0]
+
+
+def test_a_cloud_that_was_reset_does_not_wait_for_what_cannot_come(ingest: Ingesting) -> None:
+    ingest.feed(birth(epochs={"telemetry": "e1"}, first_seqs={"telemetry": 501}), message(501, telemetry()))
+    assert ingest.broker.last_ack == 501
+    assert rows(ingest.engine, "gaps", "first_seq", "last_seq") == [(1, 500)]
+    ingest.feed(birth(epochs={"telemetry": "e1"}, first_seqs={"telemetry": 502}))
+    assert len(rows(ingest.engine, "gaps", "first_seq")) == 1
+
+
+def test_retained_records_are_no_news(ingest: Ingesting) -> None:
+    old = message(1, telemetry())
+    ingest.feed(Delivery(topic=old.topic, payload=old.payload, retained=True))
+    assert (ingest.stored, ingest.quarantine) == ([], [])
+    assert len(ingest.broker.acknowledged) == 1
+
+
+def test_replies_end_commands_of_their_own_node_only(ingest: Ingesting) -> None:
+    enrol(ingest.engine, "n2")
+    with writing(ingest.engine) as connection:
+        command = {"tenant": TENANT, "node": "n1", "asset": "pump-1", "command": "reset_baseline"}
+        for command_id in ("c1", "c2", "c3"):
+            connection.execute(schema.commands.insert(), [command | {"id": command_id, "at": NOW, "created_at": NOW}])
+
+    def reply(node: str, command_id: str, ok: bool) -> Delivery:
+        body = wire.Reply(schema=1, id=command_id, ok=ok, detail="why\0")
+        return Delivery(topic=wire.topic(TENANT, node, "reply"), payload=wire.encode_control(body))
+
+    ingest.feed(reply("n1", "c1", True), reply("n1", "c2", False), reply("n2", "c3", True))
+    states = rows(ingest.engine, "commands", "id", "state", "detail")
+    assert states == [("c1", "DONE", "why"), ("c2", "FAILED", "why"), ("c3", "PENDING", "")]
+
+
+def test_the_quarantine_is_bounded(ingest: Ingesting) -> None:
+    ingest.ledger = SqlLedger(ingest.engine, quarantine_rows=10)
+    ingest.restart()
+    for start in range(0, 60, 20):
+        ingest.feed(
+            *(Delivery(topic="fw/v1/local/n1/telemetry", payload=b"bad %d" % n) for n in range(start, start + 20))
+        )
+    kept = sorted(bytes(body) for (body,) in rows(ingest.engine, "quarantine", "body"))
+    assert kept == [b"bad %d" % n for n in range(50, 60)]
+
+
+class Breaking:
+    """A ledger that cannot serve for a while, or that chokes on one message."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.real = SqlLedger(engine)
+        self.outages = 0
+        self.poison: bytes | None = None
+        self.served = threading.Event()
+
+    def run(self, work: Callable[[LedgerTransaction], T]) -> T:
+        if self.outages:
+            self.outages -= 1
+            raise Unavailable("away")
+
+        def checked(ledger: LedgerTransaction) -> T:
+            result = work(ledger)
+            changes = getattr(result, "changes", None)
+            if changes is not None and any(record.digest == self.poison for record in changes.telemetry):
+                raise ZeroDivisionError("a mistake of ours")
+            return result
+
+        found = self.real.run(checked)
+        self.served.set()
+        return found
+
+
+def test_a_poison_message_is_set_aside_and_the_others_are_stored(engine: Engine) -> None:
+    enrol(engine, "n1", "pump-1")
+    ledger = Breaking(engine)
+    ingest = Ingesting(engine, ledger)
+    ledger.poison = wire.digest(telemetry(t=NOW + 5))
+    sent = [message(n, telemetry(t=NOW + n)) for n in range(1, 9)]
+    ingest.feed(*sent)
+    assert ingest.stored == [1, 2, 3, 4, 6, 7, 8]
+    assert [reason for reason, _, _ in ingest.quarantine] == ["could not be stored: ZeroDivisionError"]
+    assert ingest.broker.last_ack == 4, "a message that failed us is not received; its node sends it again"
+    assert {id(delivery) for delivery in ingest.broker.acknowledged} == {id(delivery) for delivery in sent}
+
+
+def test_nothing_is_acknowledged_while_the_database_is_away(engine: Engine) -> None:
+    enrol(engine, "n1", "pump-1")
+    ledger = Breaking(engine)
+    ledger.outages = 2
+    ingest = Ingesting(engine, ledger)
+    ingest.writer.handover.put(message(1, telemetry()))
+    running = threading.Thread(target=ingest.writer.run)
+    running.start()
+    assert ledger.served.wait(20)
+    ingest.writer.handover.close()
+    ingest.writer.stopping.set()
+    running.join()
+    assert (ingest.stored, ingest.broker.last_ack, ingest.writer.counters.outages) == ([1], 1, 1)
+
+
+def test_stopping_during_an_outage_leaves_the_batch_to_be_delivered_again(engine: Engine) -> None:
+    enrol(engine, "n1", "pump-1")
+    ledger = Breaking(engine)
+    ledger.outages = 1000
+    ingest = Ingesting(engine, ledger)
+    ingest.feed(message(1, telemetry()))
+    assert (ingest.stored, ingest.broker.acknowledged, ingest.broker.acks) == ([], [], [])
+
+
+deliveries = st.lists(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=5), max_size=8)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries)
+def test_whatever_is_lost_repeated_or_reordered_what_is_acknowledged_is_stored_once(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[int, int]]]
+) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path_factory.mktemp('ingest')}/cloud.db")
+    migrate(engine)
+    enrol(engine, "n1", "pump-1")
+    ingest, sent = Ingesting(engine), set[int]()
+    for batch in batches:
+        ingest.restart()
+        ingest.feed(*(message(n, *(telemetry(t=NOW + k) for k in range(n, n + count))) for n, count in batch))
+        sent |= {seq for n, count in batch for seq in range(n, n + count)}
+        assert ingest.stored == sorted(sent)
+        contiguous = next(n for n in range(20) if n + 1 not in sent)
+        assert ingest.broker.last_ack == contiguous
+    assert ingest.quarantine == []
+    engine.dispose()
