@@ -47,9 +47,7 @@ _REFERENCES: Final = (
     ("assets", "node", "nodes"),
     ("assets", "site", "sites"),
 )
-_PATH: Final = re.compile(
-    r"(?P<problem>.*?)(?: - at `\$(?:\.(?P<table>\w+)(?:\[(?P<row>\d+)\])?)?(?:\.(?P<field>\w+))?`)?"
-)
+_PATH: Final = re.compile(r"(?P<problem>.*) - at `\$\.(?P<table>\w+)(?:\[(?P<row>\d+)\](?:\.(?P<field>\w+))?)?`")
 
 
 class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

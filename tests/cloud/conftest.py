@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 from forewarn_cloud.adapters.sql.engine import make_engine
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
+from forewarn_cloud.service.policy import Policy
+from tests.cloud.world import SEAL, World, make_world
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -36,3 +38,16 @@ def engine(empty_engine: Engine) -> Engine:
 @pytest.fixture
 def transactions(engine: Engine) -> SqlTransactions:
     return SqlTransactions(engine)
+
+
+@pytest.fixture
+def world(engine: Engine) -> World:
+    """A small world in which every part lies once in the depot that serves the sites."""
+    one_each = {part_no: {"north": 1} for part_no in (SEAL, "PMP-IMP-200", "PMP-GSK-01")}
+    return make_world(engine, {**one_each, "PMP-BRG-6309": {"north": 2}}, Policy())
+
+
+@pytest.fixture
+def bare_world(engine: Engine) -> World:
+    """The same without any stock."""
+    return make_world(engine, {}, Policy())

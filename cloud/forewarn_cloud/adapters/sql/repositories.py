@@ -276,7 +276,8 @@ class SqlParts:
     def _first_stock(self, tenant: str, part_no: str, depot: str, on_hand: int, reserved: int) -> None:
         row = {"tenant": tenant, "part_no": part_no, "depot": depot, "on_hand": on_hand, "reserved": reserved}
         added = _insert(self.connection, schema.stock).values(row).on_conflict_do_nothing()
-        if not 0 <= reserved <= on_hand or self.connection.execute(added).rowcount != 1:
+        added = added.returning(schema.stock.c.depot)
+        if not 0 <= reserved <= on_hand or self.connection.execute(added).first() is None:
             raise Contended(f"part {part_no} in {depot} does not have what was asked of it")
 
     def add_reservation(self, reservation: Reservation) -> None:
