@@ -24,6 +24,7 @@ MAX_POINTS: Final = 2100
 TABLE_ROWS: Final = 8
 _GAP_FACTOR: Final = 5
 _NEAR_MS: Final = 3_600_000
+_NEAR_LIMIT: Final = 0.75
 
 Numbers = list[float | None]
 
@@ -99,19 +100,19 @@ class Frame:
 
 
 def health_chart(history: Sequence[Health], frame: Frame) -> Chart | None:
-    """The health index as it was reported, oldest first; None if nothing was."""
+    """The health index in percent as it was reported, oldest first; None if nothing was."""
     if not history:
         return None
     t_ms = np.array([health.observed_at for health in history], dtype=np.int64)
-    values: Numbers = [round(health.health_index, 4) for health in history]
+    values: Numbers = [round(100 * health.health_index, 2) for health in history]
     title = frame.words("chart.health")
     return _chart(
         "health",
         title,
-        "",
+        "%",
         (Series(label=title, style="health", at=_seconds(t_ms), values=values),),
         (),
-        (0.0, 1.0),
+        (0.0, 100.0),
         frame,
     )
 
@@ -200,7 +201,7 @@ def _limits(signal: Signal, words: Words, highest: float) -> tuple[Limit, ...]:
     return tuple(
         Limit(value=value, label=words(f"chart.limit_{level}"), level=level)
         for level, value in given.items()
-        if value is not None and highest > 0.6 * value
+        if value is not None and highest > _NEAR_LIMIT * value
     )
 
 

@@ -49,21 +49,21 @@ def relative(at_ms: int, now_ms: int, words: Words) -> str:
     return words("span.ahead" if hours > 0 else "span.ago", span=span(hours, words))
 
 
-def quantity(value: float | None) -> str:
-    """Three significant digits, as an engineer would write them."""
+def quantity(value: float | None, digits: int = 3) -> str:
+    """So many significant digits, as an engineer would write them."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0 or abs(value) >= 1e5:
         return f"{value:.0f}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(digits, 4)}f}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(places, 4)}f}"
 
 
 def signed(value: float | None) -> str:
-    """A deviation: always with its sign."""
+    """A deviation: always with its sign, and no finer than it is known."""
     if value is None or not math.isfinite(value):
         return "–"
-    return ("+" if value >= 0 else "−") + quantity(abs(value))
+    return ("+" if value >= 0 else "−") + quantity(abs(value), digits=2)
 
 
 def money(value: float | None) -> str:

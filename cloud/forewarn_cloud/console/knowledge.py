@@ -42,6 +42,11 @@ class TypeWords:
         signal = self.signal(name)
         return _UNITS.get(signal.unit, signal.unit) if signal else ""
 
+    def difference_unit(self, name: str) -> str:
+        """The unit of a deviation: 9 °C more are 9 K."""
+        unit = self.unit(name)
+        return "K" if unit == "°C" else unit
+
     def in_order(self, names: Iterable[str]) -> list[str]:
         """Signals as the type lists them, what is watched before what explains it, then the unknown ones."""
         ranked = {s.name: (s.role == "regime", i) for i, s in enumerate(self.kind.signals)}
@@ -66,4 +71,5 @@ class TypeWords:
             read = msgspec.convert(advisory, Advisory)
         except msgspec.ValidationError:
             return None
-        return explanation(read, self.kind, self.words.language)
+        said = explanation(read, self.kind, self.words.language)
+        return said[:1].upper() + said[1:]

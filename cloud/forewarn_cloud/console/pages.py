@@ -333,7 +333,7 @@ def machine(
             from_ms=_from(page.now_ms, window),
             to_ms=page.now_ms,
             zone=time_zone(found.time_zone),
-            marks=tuple(_order_marks(orders, page)),
+            marks=tuple(_machine_marks(found, orders, page)),
             words=page.words,
         )
         drawn = _charts(connection, deps, principal, asset, kind, None, frame)
@@ -351,14 +351,17 @@ def machine(
     )
 
 
-def _order_marks(orders: Sequence[views.Order], page: Page) -> list[Mark]:
+def _machine_marks(asset: views.Asset, orders: Sequence[views.Order], page: Page) -> list[Mark]:
+    """When the present evidence began, and when orders were opened and closed."""
+    since = asset.health.advisory.get("since") if asset.health else None
+    began = [] if since is None else [Mark(at_ms=since, label=page.words("chart.mark_evidence"), kind="evidence")]
     opened = [Mark(at_ms=order.opened_at, label=page.words("chart.mark_order"), kind="order") for order in orders]
     closed = [
         Mark(at_ms=order.closed_at, label=page.words("chart.mark_closed"), kind="closed")
         for order in orders
         if order.closed_at is not None
     ]
-    return sorted([*opened, *closed], key=lambda mark: mark.at_ms)
+    return sorted([*began, *opened, *closed], key=lambda mark: mark.at_ms)
 
 
 def _charts(

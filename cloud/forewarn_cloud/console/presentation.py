@@ -295,7 +295,7 @@ def reasons(advisory: Mapping[str, Any], kind: TypeWords) -> list[Reason]:
         Reason(
             name=name,
             title=kind.signal_title(name),
-            unit=kind.unit(name),
+            unit=kind.difference_unit(name),
             share=value / total if total > 0 else 0.0,
             residual=residuals.get(name),
             over_limit=name in over,

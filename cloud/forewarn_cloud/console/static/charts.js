@@ -10,14 +10,16 @@
   const markStroke = { evidence: "--fw-evidence", order: "--fw-order", closed: "--fw-closed" };
   const limitStroke = { alert: "--fw-alert", alarm: "--fw-alarm" };
 
+  // Between two moments at which the model spoke nobody knows what it expected: those are points, not a line.
+  const paths = { health: uPlot.paths.stepped({ align: 1 }), expected: () => null };
+
   const line = (series) => ({
     label: series.label,
     stroke: colour(stroke[series.style]),
-    width: series.style === "expected" ? 1.5 : 1.6,
-    dash: series.style === "expected" ? [5, 4] : undefined,
-    paths: series.style === "health" ? uPlot.paths.stepped({ align: 1 }) : undefined,
+    width: 1.6,
+    paths: paths[series.style],
     fill: series.style === "health" ? colour("--fw-health-fill") : undefined,
-    points: { show: series.style === "expected", size: 4 },
+    points: { show: series.style === "expected" || series.values.length < 3, size: 7, width: 2 },
     spanGaps: series.style !== "observed",
     value: (_, value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString()),
   });
@@ -67,7 +69,7 @@
     ...extra,
   });
 
-  const options = (facts, width) => ({
+  const options = (facts, timeLabel, width) => ({
     width,
     height: HEIGHT_PX,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), facts.zone),
@@ -75,7 +77,7 @@
     legend: { live: true },
     scales: { x: { time: true, range: (_, low, high) => [low ?? facts.from, high ?? facts.to] }, y: { range: range(facts) } },
     axes: [axis({ values: timeTicks }), axis({ size: 56 })],
-    series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...facts.series.map(line)],
+    series: [{ label: timeLabel, value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...facts.series.map(line)],
     hooks: { draw: [verticals(facts)] },
   });
 
@@ -98,7 +100,7 @@
   const draw = (place) => {
     const facts = JSON.parse(place.dataset.facts);
     place.replaceChildren();
-    plots.set(place, new uPlot(options(facts, place.clientWidth), joined(facts), place));
+    plots.set(place, new uPlot(options(facts, place.dataset.timeLabel, place.clientWidth), joined(facts), place));
   };
 
   const drawAll = () => {
