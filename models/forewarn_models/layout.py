@@ -13,8 +13,9 @@ HOUR_MS: Final = 3_600_000.0
 MONTH_MS: Final = 30 * 24 * HOUR_MS
 _SAMPLES_PER_COEFFICIENT: Final = 10
 _WINDOWS_PER_BASELINE: Final = 16
-_SHORTEST_WINDOW: Final = 4
+_SHORTEST_WINDOW: Final = 5
 _LONGEST_WINDOW: Final = 32
+_LEAST_SMOOTHING_SAMPLES: Final = 8.0
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -72,7 +73,7 @@ class Layout:
     p_f_hours: Floats
     """(M,)"""
     window: int
-    """Samples after which the model learns; also the horizon of its smoothing."""
+    """Samples after which the model learns."""
 
     @property
     def features(self) -> int:
@@ -84,7 +85,8 @@ class Layout:
 
     @property
     def smoothing_samples(self) -> float:
-        return self.window / 2.0
+        """Time constant of the exponential window in which residuals become evidence."""
+        return max(self.window / 2.0, _LEAST_SMOOTHING_SAMPLES)
 
 
 def layout_of(asset_type: AssetType, settings: Settings) -> Layout:

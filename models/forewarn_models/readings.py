@@ -12,6 +12,7 @@ from forewarn_models.layout import Bools, Floats, Ints, Layout
 _STUCK_AT_LEAST: Final = 6
 _STUCK_LOG_CHANCE: Final = np.log(1e-6)
 _STUCK_LONGEST_RUNS: Final = 3
+_VARIED: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,11 +125,15 @@ def _runs(state: ReadingState, values: Floats, usable: Bools) -> tuple[Ints, Boo
 
 
 def _stuck_from(state: ReadingState) -> Ints:
-    """(A, S) run length from which a signal counts as stuck: one a healthy sensor shows once in a million samples."""
+    """(A, S) run length from which a signal counts as stuck: one a healthy sensor shows once in a million samples.
+
+    A signal that hardly ever changed while its baseline was learned (a constant, a setpoint) is never stuck.
+    """
     chance = np.minimum((state.repeats + 1.0) / (state.transitions + 20.0), 0.999)
     by_chance: Ints = np.ceil(_STUCK_LOG_CHANCE / np.log(chance)).astype(np.int64)
     by_history: Ints = np.maximum(_STUCK_LONGEST_RUNS * state.longest_run, _STUCK_AT_LEAST)
-    longest: Ints = np.maximum(by_chance, by_history)
+    varied = state.transitions - state.repeats >= _VARIED
+    longest: Ints = np.where(varied, np.maximum(by_chance, by_history), np.iinfo(np.int64).max)
     return longest
 
 
