@@ -133,6 +133,31 @@ def migrate(config: Config = None, data_dir: DataDir = None, database_url: Datab
         typer.echo(f"the database is at revision {current_revision(engine)}")
 
 
+@app.command()
+def seed(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Customers, sites, depots, parts, stock, nodes, assets.")
+    ],
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write master data from a TOML file; doing it again changes what changed. Stock that exists is left alone."""
+    from forewarn_cloud import seed as seeding
+    from forewarn_cloud.bootstrap import open_clock
+
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="FILE") from None
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        clock, found = open_clock(os.environ), seeding.parse_master_data(text)
+        with _database(settings) as engine:
+            written = seeding.seed(engine, settings.tenant, found, clock.now_ms())
+    typer.echo(", ".join(f"{count} {table}" for table, count in written.items()))
+
+
 @node_app.command("add")
 def add_node(
     node: Annotated[str, typer.Argument(help="Its name: letters, digits, _ and -.")],
@@ -169,13 +194,13 @@ def remove_node(
     """Accept nothing more from a node; its machines and their history stay."""
     from forewarn_cloud.adapters.sql.unit_of_work import run_in_transaction
     from forewarn_cloud.bootstrap import local_principal, open_clock
-    from forewarn_cloud.service.registry import retire_node
+    from forewarn_cloud.service.registry import delete_node
 
     with _told():
         settings = _settings(config, data_dir=data_dir, database_url=database_url)
         clock, who = open_clock(os.environ), local_principal(settings)
         with _database(settings) as engine:
-            run_in_transaction(engine, lambda uow: retire_node(uow, who, clock, node))
+            run_in_transaction(engine, lambda uow: delete_node(uow, who, clock, node))
     typer.echo(f"node {node} is removed")
 
 

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from forewarn_models.asset_type import IDENTIFIER
 
 ENVIRONMENT_PREFIX: Final = "FOREWARN_"
+PATHS: Final = frozenset({"data_dir", "broker_ca_file", "policy_file"})
 USUAL_PORT: Final = 8420
 USUAL_BROKER_PORT: Final = 1883
 
@@ -92,10 +93,15 @@ def _read(config: Path | None) -> str:
 
 
 def _parse(config: Path | None, text: str) -> dict[str, Any]:
+    """Relative paths in the file are relative to the file."""
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{config}: {error}") from None
+    for key in PATHS & values.keys():
+        if config is not None and isinstance(values[key], str):
+            values[key] = str(config.parent / values[key])
+    return values
 
 
 def _explain(
