@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from forewarn_cloud.adapters.commands_sql import SqlCommands
 from forewarn_cloud.adapters.ingest_sql import SqlLedger
 from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
+from forewarn_cloud.adapters.sql.answers import SqlChanges
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
@@ -137,6 +138,7 @@ def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -
         reading=lambda: reading(engine),
         telemetry=SqlTelemetry,
         transactions=SqlTransactions(engine),
+        changes=SqlChanges(engine),
         principal=local_principal(settings),
         ready=lambda: {"database": _answers(engine), "broker": ingest.connected, "ingest": ingest.serving},
         allowed_hosts=_allowed_hosts(settings),

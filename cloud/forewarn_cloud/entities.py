@@ -224,6 +224,17 @@ class OutboxMessage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueuedMessage:
+    """How far the delivery of a message is."""
+
+    id: str
+    tenant: str
+    order_id: str | None
+    state: Literal["PENDING", "SENT", "DEAD"]
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeCommand:
     """A command to the node that serves the asset."""
 

@@ -24,6 +24,7 @@ from forewarn_cloud.entities import (
     OutboxMessage,
     Part,
     Place,
+    QueuedMessage,
     ReceivedAdvisory,
     Reservation,
     Site,
@@ -168,6 +169,12 @@ class Records(Protocol):
 
     def add_message(self, message: OutboxMessage) -> None:
         """Queue it, unless this news has been told to this recipient on this channel already."""
+        ...
+
+    def queued(self, tenant: str, message_id: str) -> QueuedMessage | None: ...
+
+    def requeue(self, tenant: str, message_id: str) -> None:
+        """Have a dead message tried again at once, with all its tries before it."""
         ...
 
     def add_command(self, command: NodeCommand) -> None: ...

@@ -13,6 +13,7 @@ import uvicorn
 from sqlalchemy import Engine, insert
 
 from forewarn_cloud.adapters.sql import schema
+from forewarn_cloud.adapters.sql.answers import SqlChanges
 from forewarn_cloud.adapters.sql.engine import make_engine, reading, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
@@ -53,6 +54,7 @@ class World:
             reading=lambda: reading(self.engine),
             telemetry=SqlTelemetry,
             transactions=self.transactions,
+            changes=SqlChanges(self.engine),
         )
 
     def say(self, advisory: Advisory) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from forewarn_cloud.api.problems import Forbidden
 from forewarn_cloud.clock import Clock
+from forewarn_cloud.idempotency import Changes
 from forewarn_cloud.ports import Transactions
 from forewarn_cloud.principal import LOCAL_PRINCIPAL, Principal, Role
 from forewarn_cloud.telemetry import TelemetryStore
@@ -27,6 +28,8 @@ class ApiDeps:
     telemetry: Callable[[Connection], TelemetryStore]
     transactions: Transactions
     """How use-cases are run."""
+    changes: Changes
+    """How they are run for callers who may repeat themselves."""
     principal: Principal = LOCAL_PRINCIPAL
     """Who every request is from, until identity is built."""
     ready: Callable[[], Mapping[str, bool]] = dict

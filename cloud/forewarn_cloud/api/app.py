@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from forewarn_cloud.api import assets, events, messages, nodes, orders, parts, places, problems, records, system
 from forewarn_cloud.api.access import ApiDeps
+from forewarn_cloud.api.changes import InFlight
 from forewarn_cloud.api.guards import Guards
 from forewarn_cloud.api.metrics import RequestFigures
 from forewarn_models import __version__
@@ -28,6 +29,7 @@ def create_app(deps: ApiDeps, routers: Sequence[APIRouter] = ()) -> FastAPI:
     )
     app.state.deps = deps
     app.state.metrics = CollectorRegistry()
+    app.state.in_flight = InFlight()
     problems.install(app)
     app.include_router(_api())
     app.include_router(system.router)

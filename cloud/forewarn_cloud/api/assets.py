@@ -1,16 +1,31 @@
 """/api/v1/assets: the machines, what they measured and what is known of their health."""
 
+from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Final
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+from sqlalchemy import Connection
 
 from forewarn_cloud import views
 from forewarn_cloud.api import answers
-from forewarn_cloud.api.access import Deps, Reader
-from forewarn_cloud.api.fields import SIGNALS_PATTERN, IdentifierInPath, IdentifierInQuery, InstantInQuery
+from forewarn_cloud.api.access import Admin, Deps, Reader
+from forewarn_cloud.api.changes import Changing
+from forewarn_cloud.api.fields import (
+    SIGNALS_PATTERN,
+    Identifier,
+    IdentifierInPath,
+    IdentifierInQuery,
+    InstantInQuery,
+    Line,
+    RequestBody,
+)
 from forewarn_cloud.api.pagination import Listing, Pages
 from forewarn_cloud.errors import Invalid, NotFound
+from forewarn_cloud.ports import UnitOfWork
+from forewarn_cloud.service import registry
 from forewarn_cloud.telemetry import TelemetrySeries
 from forewarn_models.asset_type import builtin_asset_type, builtin_names
 
@@ -57,6 +72,52 @@ def get_asset(deps: Deps, principal: Reader, asset: IdentifierInPath) -> views.A
     if found is None:
         raise NotFound("asset", asset)
     return found
+
+
+class NewAsset(RequestBody):
+    asset: Identifier
+    asset_type: Identifier = Field(description="A built-in one, or any other: unknown types get general defaults.")
+    node: Identifier
+    name: Line | None = Field(None, description="The identifier if left out.")
+    site: Identifier | None = None
+
+
+class AssetChanges(RequestBody):
+    """What is left out stays."""
+
+    name: Line | None = None
+    node: Identifier | None = None
+    site: Identifier | None = None
+
+
+@router.post("", status_code=HTTPStatus.CREATED, response_model=answers.Asset)
+def create_asset(deps: Deps, principal: Admin, change: Changing, body: NewAsset) -> Response:
+    """Register a machine before its node declares it."""
+
+    def act(uow: UnitOfWork) -> None:
+        registry.create_asset(uow, principal, deps.clock, **body.model_dump())
+
+    return change.run(principal, act, partial(_answer, principal.tenant, body.asset), status=HTTPStatus.CREATED)
+
+
+@router.patch("/{asset}", response_model=answers.Asset)
+def update_asset(
+    deps: Deps, principal: Admin, change: Changing, asset: IdentifierInPath, body: AssetChanges
+) -> Response:
+    def act(uow: UnitOfWork) -> None:
+        registry.update_asset(uow, principal, deps.clock, asset, **body.model_dump())
+
+    return change.run(principal, act, partial(_answer, principal.tenant, asset))
+
+
+@router.delete("/{asset}", status_code=HTTPStatus.NO_CONTENT)
+def delete_asset(deps: Deps, principal: Admin, change: Changing, asset: IdentifierInPath) -> Response:
+    """Watch it no longer; its history stays. Its open order has to be completed or cancelled first."""
+    return change.run(principal, lambda uow: registry.delete_asset(uow, principal, deps.clock, asset))
+
+
+def _answer(tenant: str, asset: str, connection: Connection) -> answers.Asset:
+    return answers.Asset.model_validate(views.get_asset(connection, tenant, asset))
 
 
 @router.get("/{asset}/health", response_model=Listing[answers.Health])

@@ -14,7 +14,7 @@ _LATEST_MS: Final = 253_402_300_799_999
 _DATE_TIME: Final = {"type": "string", "format": "date-time"}
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """A request body: nothing unknown, no number in quotes, no true for 1."""
 
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=False)

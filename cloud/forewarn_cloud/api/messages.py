@@ -2,14 +2,16 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from forewarn_cloud import views
 from forewarn_cloud.api import answers
-from forewarn_cloud.api.access import Deps, Reader
+from forewarn_cloud.api.access import Deps, Desk, Reader
+from forewarn_cloud.api.changes import Changing
 from forewarn_cloud.api.fields import IdInPath, IdInQuery
 from forewarn_cloud.api.pagination import Listing, Pages
 from forewarn_cloud.errors import NotFound
+from forewarn_cloud.service import messages as service
 
 router = APIRouter(tags=["messages"])
 
@@ -40,6 +42,18 @@ def get_notification(deps: Deps, principal: Reader, notification_id: IdInPath) -
     if found is None:
         raise NotFound("notification", notification_id)
     return found
+
+
+@router.post("/notifications/{notification_id}/replay", response_model=answers.Notification)
+def replay_notification(deps: Deps, principal: Desk, change: Changing, notification_id: IdInPath) -> Response:
+    """Try a DEAD one again, with all its tries before it."""
+    return change.run(
+        principal,
+        lambda uow: service.replay(uow, principal, deps.clock, notification_id),
+        lambda connection: answers.Notification.model_validate(
+            views.get_notification(connection, principal.tenant, notification_id)
+        ),
+    )
 
 
 @router.get("/mailbox", response_model=Listing[answers.MailSummary])

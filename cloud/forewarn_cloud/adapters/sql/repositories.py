@@ -35,6 +35,7 @@ from forewarn_cloud.entities import (
     OutboxMessage,
     Part,
     Place,
+    QueuedMessage,
     ReceivedAdvisory,
     Reservation,
     Site,
@@ -315,6 +316,17 @@ class SqlRecords:
             _insert(self.connection, schema.outbox)
             .values(values_of(message))
             .on_conflict_do_nothing(index_elements=["tenant", "news", "channel", "recipient"])
+        )
+
+    def queued(self, tenant: str, message_id: str) -> QueuedMessage | None:
+        return _one(self.connection, QueuedMessage, schema.outbox, tenant=tenant, id=message_id)
+
+    def requeue(self, tenant: str, message_id: str) -> None:
+        outbox = schema.outbox
+        self.connection.execute(
+            update(outbox)
+            .where(outbox.c.tenant == tenant, outbox.c.id == message_id, outbox.c.state == "DEAD")
+            .values(state="PENDING", attempts=0, next_attempt_wall_ms=0, lease=None, lease_until_wall_ms=None)
         )
 
     def add_command(self, command: NodeCommand) -> None:
