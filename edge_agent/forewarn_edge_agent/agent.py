@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -24,9 +24,13 @@ from forewarn_models import wire
 log = logging.getLogger(__name__)
 
 QUEUED_DELIVERIES: Final = 1000
-DELIVERIES_PER_COMMIT: Final = 500
+RECORDS_PER_COMMIT: Final = 200
+"""More in one commit would keep the uplink waiting for the spool's thread."""
 RETRY_COMMIT_SECONDS: Final = 1.0
-SOURCES_STOP_SECONDS: Final = 5.0
+# Together less than the 10 seconds in which a supervisor may expect us to end.
+SOURCES_STOP_SECONDS: Final = 3.0
+QUEUE_STOP_SECONDS: Final = 2.0
+COMMIT_STOP_SECONDS: Final = 1.0
 UPLINK_STOP_SECONDS: Final = 3.0
 
 T = TypeVar("T")
@@ -68,7 +72,12 @@ class SpoolOutbox:
         return await self._thread.call(lambda: self._spool.first_seq(lane))
 
     async def acknowledge(self, ack: wire.Ack) -> bool:
-        return await self._thread.call(lambda: self._spool.acknowledge(ack.lane, ack.epoch, ack.seq))
+        try:
+            return await self._thread.call(lambda: self._spool.acknowledge(ack.lane, ack.epoch, ack.seq))
+        except sqlite3.OperationalError as error:
+            # Nothing is deleted; what stalls is sent again, and the cloud then acknowledges it again.
+            event(log, logging.ERROR, "acknowledgement_not_kept", reason=error)
+            return False
 
 
 class Agent:
@@ -109,19 +118,26 @@ class Agent:
             await stop.wait()
             event(log, logging.INFO, "stopping")
             await _end(sources, SOURCES_STOP_SECONDS)
-            processing.cancel()
+            await _within(QUEUE_STOP_SECONDS, self._deliveries.join())
+            if await _within(COMMIT_STOP_SECONDS, self._writing.acquire()):
+                # Nothing is half done, and while we hold the lock nothing new begins.
+                processing.cancel()
+                await _within(COMMIT_STOP_SECONDS, self._commit(await self._thread.call(self._pipeline.checkpoint)))
+            else:
+                # The disk refuses a batch: it was not confirmed to its source and will be delivered again.
+                processing.cancel()
             self._uplink.stop()
             await asyncio.wait([uplink], timeout=UPLINK_STOP_SECONDS)
             uplink.cancel()
-        async with self._writing:
-            await self._commit(await self._thread.call(self._pipeline.checkpoint))
         self._thread.close()
 
     async def _process(self) -> None:
         while True:
             deliveries = [await self._deliveries.get()]
-            while len(deliveries) < DELIVERIES_PER_COMMIT and not self._deliveries.empty():
+            records = len(deliveries[0].records)
+            while records < RECORDS_PER_COMMIT and not self._deliveries.empty():
                 deliveries.append(self._deliveries.get_nowait())
+                records += max(1, len(deliveries[-1].records))
             await self._take(deliveries)
             for delivery in deliveries:
                 delivery.confirm()
@@ -202,6 +218,15 @@ def _sources(setup: Setup, clock: Clock, spool: Spool) -> list[Source]:
             start = spool.position(str(source.path))
             sources.append(ReplaySource(source.path, asset, source.align, assets, clock, start))
     return sources
+
+
+async def _within(seconds: float, work: Awaitable[object]) -> bool:
+    """Whether it was done in time."""
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _end(tasks: list[asyncio.Task[None]], seconds: float) -> None:

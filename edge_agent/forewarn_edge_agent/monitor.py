@@ -80,6 +80,7 @@ class Monitor:
         """The record with the signals of its asset only, None if there are none; and the names that were left out."""
         if self._asset_types[record.asset] is None:
             self._asset_types[record.asset] = learned_type(record.signals)
+            self._changed.add(record.asset)
         known = self.signals(record.asset) or ()
         signals = {name: record.signals[name] for name in known if name in record.signals}
         left_out = tuple(sorted(record.signals.keys() - signals.keys()))
@@ -95,8 +96,9 @@ class Monitor:
         if not len(rows):
             return Judgement(late=late)
         block = _block(record, rows, watched.model.asset_type)
-        assessment, watched.state = assess(watched.model, watched.state, block)
-        advisories, watched.memory = advise(watched.model, watched.asset, 0, assessment, watched.memory)
+        assessment, state = assess(watched.model, watched.state, block)
+        advisories, memory = advise(watched.model, watched.asset, 0, assessment, watched.memory)
+        watched.state, watched.memory = state, memory
         _note(watched, assessment)
         self._changed.add(watched.asset)
         return Judgement(advisories=tuple(advisories), late=late)
@@ -113,7 +115,7 @@ class Monitor:
 
     def checkpoint(self) -> tuple[AssetRow, ...]:
         """The assets that changed since the last call."""
-        rows = tuple(self._row(self._watched[asset]) for asset in sorted(self._changed))
+        rows = tuple(self._row(self._watch(asset)) for asset in sorted(self._changed))
         self._changed.clear()
         return rows
 

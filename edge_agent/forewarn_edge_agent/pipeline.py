@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from forewarn_edge_agent.log import Throttle, event
-from forewarn_edge_agent.monitor import Monitor
+from forewarn_edge_agent.monitor import Judgement, Monitor
 from forewarn_edge_agent.sources import Delivery, Position, Refusal
 from forewarn_edge_agent.spool import KEPT_RECORDS, AssetRow, Batch, Spool
 from forewarn_models import wire
@@ -54,7 +54,7 @@ class Pipeline:
             if self._monitor.watches(record.asset):
                 selected, _ = self._monitor.select(record)
                 if selected is not None:
-                    gathered.advisories += map(wire.encode_advisory, self._monitor.observe(selected).advisories)
+                    gathered.advisories += map(wire.encode_advisory, self._observe(selected, gathered).advisories)
         return self._batch(gathered)
 
     def take(self, deliveries: Sequence[Delivery]) -> Batch:
@@ -95,7 +95,7 @@ class Pipeline:
             gathered.counters["duplicate_records"] += 1
             return
         self._recent.append(digest)
-        judgement = self._monitor.observe(selected)
+        judgement = self._observe(selected, gathered)
         gathered.telemetry.append(body)
         gathered.advisories += map(wire.encode_advisory, judgement.advisories)
         gathered.counters.update(records=1, samples=len(selected.t_ms), advisories=len(judgement.advisories))
@@ -104,14 +104,26 @@ class Pipeline:
         # An advisory and the state it came from, or the signals an asset turned out to have, are kept at once.
         gathered.is_checkpoint |= is_new or bool(judgement.advisories)
 
+    def _observe(self, record: wire.Telemetry, gathered: _Gathered) -> Judgement:
+        try:
+            return self._monitor.observe(record)
+        except Exception as error:
+            # An error of ours in the models of one machine must not stop the others, nor lose what it measured.
+            gathered.counters["not_assessed"] += 1
+            if self._tell("not_assessed", asset=record.asset, reason=repr(error)):
+                log.exception("not_assessed")
+            return Judgement()
+
     def _refuse(self, refusal: Refusal, gathered: _Gathered) -> None:
         gathered.counters[f"refused.{refusal.kind}"] += 1
         self._tell(f"refused.{refusal.kind}", detail=refusal.detail)
 
-    def _tell(self, kind: str, **fields: object) -> None:
+    def _tell(self, kind: str, **fields: object) -> bool:
+        """Log it unless one of its kind was logged just now."""
         held_back = self._throttle.admit(kind)
         if held_back is not None:
             event(log, logging.WARNING, kind, **fields, held_back=held_back)
+        return held_back is not None
 
     def _batch(self, gathered: _Gathered, reply: wire.Reply | None = None) -> Batch:
         self._records_since_checkpoint += len(gathered.telemetry)

@@ -191,10 +191,16 @@ class Spool:
         Raises:
             sqlite3.OperationalError: the disk is full or failing; nothing of the batch was written.
         """
+        dropped: dict[wire.Lane, int] = {}
         with self._transaction():
-            self._insert("telemetry", batch.telemetry, now_ms)
-            self._insert("advisory", batch.advisories, now_ms)
+            for body in batch.telemetry:
+                self._make_room(len(body), dropped)
+                self._insert("telemetry", body, now_ms)
+            for body in batch.advisories:
+                self._make_room(len(body), dropped)
+                self._insert("advisory", body, now_ms)
             if batch.assets is not None:
+                self._make_room(sum(len(row.state) for row in batch.assets), dropped)
                 self._checkpoint(batch.assets)
             for position in batch.positions:
                 self._connection.execute(
@@ -205,7 +211,8 @@ class Spool:
                 self._remember(batch.reply)
             for name, value in batch.counters.items():
                 self._count(name, value)
-            self._keep_below_cap(now_ms)
+            for lane, last_seq in dropped.items():
+                self._tell_gap(lane, last_seq, now_ms)
 
     def acknowledge(self, lane: wire.Lane, epoch: str, seq: int) -> bool:
         """The cloud has committed everything up to `seq`. False if that is no news, or not about this spool."""
@@ -217,9 +224,9 @@ class Spool:
             self._forget_acknowledged(lane)
             return True
 
-    def _insert(self, lane: wire.Lane, bodies: list[bytes], now_ms: int, *, is_gap: bool = False) -> None:
-        rows = [(now_ms, is_gap, body) for body in bodies]
-        self._connection.executemany(f"INSERT INTO {lane} (spooled_at_ms, is_gap, body) VALUES (?, ?, ?)", rows)
+    def _insert(self, lane: wire.Lane, body: bytes, now_ms: int, *, is_gap: bool = False) -> None:
+        statement = f"INSERT INTO {lane} (spooled_at_ms, is_gap, body) VALUES (?, ?, ?)"
+        self._connection.execute(statement, (now_ms, is_gap, body))
 
     def _checkpoint(self, assets: tuple[AssetRow, ...]) -> None:
         self._connection.executemany(
@@ -263,33 +270,36 @@ class Spool:
 
     # --- the cap ----------------------------------------------------------------------------------------------------
 
-    def _keep_below_cap(self, now_ms: int) -> None:
+    def _make_room(self, size: int, dropped: dict[wire.Lane, int]) -> None:
+        """Drop until `size` bytes fit: the oldest telemetry, then the oldest advisories; `dropped` notes up to where."""
         lane: wire.Lane
         for lane in ("telemetry", "advisory"):
-            first_dropped = last_dropped = 0
-            while self._is_full() and (cutoff := self._next_to_drop(lane)) is not None:
-                first_dropped = first_dropped or self.acknowledged_seq(lane) + 1
-                last_dropped = self._drop(lane, cutoff)
-            if last_dropped >= first_dropped > 0:
-                gap = wire.Gap(first_seq=first_dropped, last_seq=last_dropped, reason="the spool is full")
-                self._insert(lane, [wire.encode_gap(gap)], now_ms, is_gap=True)
-                event(log, logging.WARNING, "dropped", lane=lane, first_seq=first_dropped, last_seq=last_dropped)
+            while not self._has_room(size) and (cutoff := self._next_to_drop(lane)) is not None:
+                self._drop(lane, cutoff)
+                dropped[lane] = cutoff
 
-    def _is_full(self) -> bool:
+    def _has_room(self, size: int) -> bool:
         used = self._value("PRAGMA page_count") - self._value("PRAGMA freelist_count")
-        return bool(used > self._max_pages - _MARGIN_PAGES)
+        return bool(used + size // _PAGE_BYTES <= self._max_pages - _MARGIN_PAGES)
+
+    def _tell_gap(self, lane: wire.Lane, last_seq: int, now_ms: int) -> None:
+        first_seq = self.acknowledged_seq(lane) + 1
+        if last_seq < first_seq:
+            return  # the cloud has all that was dropped
+        gap = wire.Gap(first_seq=first_seq, last_seq=last_seq, reason="the spool is full")
+        self._insert(lane, wire.encode_gap(gap), now_ms, is_gap=True)
+        event(log, logging.WARNING, "dropped", lane=lane, first_seq=first_seq, last_seq=last_seq)
 
     def _next_to_drop(self, lane: wire.Lane) -> int | None:
         """Up to where to drop: a twentieth of the lane, but never its last record; None if nothing is left to drop."""
         first, last = self._row(f"SELECT min(seq), max(seq) FROM {lane}")
         return None if first is None or first == last else int(first + (last - first) // 20)
 
-    def _drop(self, lane: wire.Lane, cutoff: int) -> int:
+    def _drop(self, lane: wire.Lane, cutoff: int) -> None:
         lost = f"SELECT count(*) FROM {lane} WHERE is_gap = 0 AND seq > ? AND seq <= ?"
         dropped = self._value(lost, (self.acknowledged_seq(lane), cutoff))
         self._connection.execute("UPDATE lane SET dropped = dropped + ? WHERE lane = ?", (dropped, lane))
         self._connection.execute(f"DELETE FROM {lane} WHERE seq <= ?", (cutoff,))
-        return cutoff
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ SECONDS = 30.0
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def iso(t_ms: int) -> str:
+    return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat()
 
 
 def connected(client_id: str, port: int, subscriptions: tuple[str, ...] = (), **callbacks: Any) -> paho.Client:

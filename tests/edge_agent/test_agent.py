@@ -1,6 +1,7 @@
 """The agent as a process, between a machine and a cloud on a real broker."""
 
 import random
+import resource
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 
 from forewarn_models import wire
 from tests.conftest import Broker, free_port, wait_until
-from tests.edge_agent.conftest import PUMP, SECONDS, AgentProcess, Cloud, FarBroker, Machine, mqtt_source, now_ms
+from tests.edge_agent.conftest import PUMP, SECONDS, AgentProcess, Cloud, FarBroker, Machine, iso, mqtt_source, now_ms
 
 
 def recent(n: int, before_ms: int = 0) -> list[int]:
@@ -243,6 +244,62 @@ def test_a_broker_that_is_killed_is_found_again(
     agent.wait_for_status(is_empty, "all is acknowledged")
     assert far_cloud.conflicts == []
     far_cloud.close()
+
+
+@pytest.mark.e2e
+def test_what_a_full_spool_had_to_drop_is_told_and_the_rest_arrives(
+    agent: AgentProcess, mosquitto: Broker, cloud: Cloud
+) -> None:
+    samples = 60_000
+    start = now_ms() - 1000 * samples
+    rows = [f"pump-1,{iso(start + 1000 * i)},{','.join(str(i % (7 + k)) for k in range(8))}" for i in range(samples)]
+    header = "asset_id,observed_at," + ",".join(f"s{k}" for k in range(8))
+    (agent.folder / "history.csv").write_text("\n".join([header, *rows]))
+    source = '[[sources]]\nkind = "csv"\npath = "history.csv"\n'
+    agent.configure(uplink_port=free_port(), source=source, assets=PUMP, extra="[spool]\nmax_mebibytes = 1")
+    agent.start()
+    status = agent.wait_for_status(lambda s: s["counters"].get("samples") == samples, "the replay is over")
+    agent.stop()
+    assert status["lanes"]["telemetry"]["dropped"] > 0
+    agent.configure(uplink_port=mosquitto.port, source=source, assets=PUMP, extra="[spool]\nmax_mebibytes = 1")
+    agent.start()
+    agent.wait_for_status(is_empty, "all is acknowledged")
+    gaps = [received.record for received in cloud.records() if isinstance(received.record, wire.Gap)]
+    lost = {seq for gap in gaps for seq in range(gap.first_seq, gap.last_seq + 1)}
+    arrived = {received.seq for received in cloud.records()}
+    assert lost | arrived == set(range(1, status["lanes"]["telemetry"]["last_seq"] + 1))
+    times = cloud.times_ms()
+    assert times == sorted(times)
+    assert times[-1] == start + 1000 * (samples - 1), "the newest is kept"
+
+
+@pytest.mark.e2e
+def test_a_disk_that_refuses_to_write_is_waited_for(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
+    process = agent.start()
+    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    times = recent(20)
+    machine.send_samples(times[:10])
+    agent.wait_for_status(lambda s: s["lanes"]["telemetry"]["acknowledged_seq"] == 10, "the first ones")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    machine.send_samples(times[10:])
+    wait_until(lambda: "spool_not_writable" in agent.log(), "it says so", SECONDS)
+    assert cloud.times_ms() == times[:10]
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    wait_until(lambda: cloud.times_ms() == times, "it goes on by itself", SECONDS)
+    assert process.poll() is None
+
+
+@pytest.mark.e2e
+def test_sigterm_ends_it_in_time_when_the_disk_refuses(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
+    process = agent.start()
+    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    times = recent(30)
+    machine.send_samples(times)
+    wait_until(lambda: "spool_not_writable" in agent.log(), "it says so", SECONDS)
+    assert agent.stop(within_seconds=10.0) == 0
+    agent.start()
+    wait_until(lambda: cloud.times_ms() == times, "nothing was lost", SECONDS)
 
 
 @pytest.mark.e2e

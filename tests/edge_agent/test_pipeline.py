@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forewarn_edge_agent import monitor as monitor_module
 from forewarn_edge_agent.monitor import Monitor
 from forewarn_edge_agent.pipeline import Pipeline
 from forewarn_edge_agent.sources import Delivery, Position
 from forewarn_edge_agent.spool import AssetRow, Spool, inspect
 from forewarn_models import wire
+from forewarn_models.assessment import Assessment, Block
 from forewarn_models.asset_type import AssetType, Signal, generic_asset_type
-from forewarn_models.kernel import Settings
+from forewarn_models.kernel import Model, Settings, State, assess
 
 NOW = 1_700_000_000_000
 STEP_MS = 600_000
@@ -227,3 +229,18 @@ def test_checkpoints_come_with_the_number_of_records(rig: Rig, monkeypatch: pyte
         since.append(len(list(rig.spool.records_since_checkpoint())))
     assert max(since) == 4
     assert since.count(0) >= 2
+
+
+def test_an_error_in_the_models_costs_only_the_assessment(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: Model, state: State, block: Block) -> tuple[Assessment, State]:
+        if len(model.asset_type.signals) == 3:
+            raise ValueError("a bug")
+        return assess(model, state, block)
+
+    monkeypatch.setattr(monitor_module, "assess", broken)
+    rig.take(record("press-7", steps=[0], signals=("x", "y", "z")), record("pump-1", steps=[0]))
+    rig.crash()
+    rig.take(record("press-7", steps=[1], signals=("x", "y", "z")), record("pump-1", steps=[1]))
+    assert len(rig.bodies("telemetry")) == 4
+    assert [(row.asset, row.samples) for row in rig.assets()] == [("press-7", 0), ("pump-1", 2)]
+    assert rig.counters()["not_assessed"] == 2

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,11 @@ from forewarn_edge_agent.sources import Delivery, Position
 from forewarn_edge_agent.sources.replay import RecordingError, ReplaySource, read_recording
 from forewarn_models import wire
 from tests.conftest import Broker, wait_until
-from tests.edge_agent.conftest import SECONDS, AgentProcess, Cloud, now_ms
+from tests.edge_agent.conftest import SECONDS, AgentProcess, Cloud, iso, now_ms
 
 START = 1_700_000_000_000
 CLOCK = Clock(wall=lambda: START)
 ASSETS = {name: Declared(asset_type="generic", rename={}) for name in ("p1", "p2")}
-
-
-def iso(t_ms: int) -> str:
-    return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat()
 
 
 def write(folder: Path, rows: list[str], header: str = "asset_id,observed_at,a,b", name: str = "telemetry.csv") -> Path:

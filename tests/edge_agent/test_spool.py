@@ -191,6 +191,15 @@ def test_at_the_cap_the_oldest_telemetry_goes_and_the_cloud_is_told(opened: Open
     assert found.gaps["telemetry"] == [(gap.start, gap.stop - 1) for gap in told]
 
 
+def test_a_batch_that_is_larger_than_the_spool_keeps_its_end(opened: Opener) -> None:
+    spool = opened(max_bytes=MIB)
+    append(spool, *(seq.to_bytes(2, "big") * 1000 for seq in range(1, 1501)))
+    left = everything(spool)
+    assert left[1500] == (1500).to_bytes(2, "big") * 1000
+    assert set(left) | set(*gaps(spool)) == set(range(1, 1502))
+    spool.close()
+
+
 def test_what_the_cloud_has_is_dropped_without_a_gap(opened: Opener, tmp_path: Path) -> None:
     spool = opened(max_bytes=MIB)
     for _ in range(1500):
@@ -312,7 +321,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.spool = Spool.open(Path(self.folder.name), max_bytes=MIB, now_ms=NOW)
 
-    @rule(sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=8))
+    @rule(sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=30))
     def append(self, sizes: list[int]) -> None:
         before = self.spool.last_seq("telemetry")
         bodies = [bytes([size % 256]) * size for size in sizes]

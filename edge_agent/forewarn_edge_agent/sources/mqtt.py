@@ -7,6 +7,8 @@ machine published with QoS 1 is neither lost by a crash of the agent nor by a pa
 import asyncio
 import logging
 from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -34,15 +36,17 @@ class MqttSource:
         self._clock = clock
         self._connection = 0
         """Counts up with each connection: a message may only be acknowledged on the one it came by."""
+        self._handing_over: Future[None] | None = None
 
     async def run(self, deliveries: Deliveries) -> None:
         loop = asyncio.get_running_loop()
         client = self._client()
 
         def on_message(_client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-            delivery = self._delivery(client, message)
             # Waits while the queue is full: then the network, too, is read no further.
-            asyncio.run_coroutine_threadsafe(deliveries.put(delivery), loop).result()
+            self._handing_over = asyncio.run_coroutine_threadsafe(deliveries.put(self._delivery(client, message)), loop)
+            with suppress(CancelledError):
+                self._handing_over.result()
 
         client.on_message = on_message
         client.connect_async(self._config.host, self._config.port, self._config.keep_alive_seconds)
@@ -54,6 +58,8 @@ class MqttSource:
             try:
                 await deliveries.join()  # what was taken is acknowledged before the connection is closed
             finally:
+                if self._handing_over is not None:
+                    self._handing_over.cancel()  # or the network thread would wait for ever
                 client.disconnect()
                 await asyncio.to_thread(client.loop_stop)
 
