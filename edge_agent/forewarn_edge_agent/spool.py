@@ -271,7 +271,7 @@ class Spool:
     # --- the cap ----------------------------------------------------------------------------------------------------
 
     def _make_room(self, size: int, dropped: dict[wire.Lane, int]) -> None:
-        """Drop until `size` bytes fit: the oldest telemetry, then the oldest advisories; `dropped` notes up to where."""
+        """Drop until `size` bytes fit: the oldest telemetry, then advisories; `dropped` notes up to where."""
         lane: wire.Lane
         for lane in ("telemetry", "advisory"):
             while not self._has_room(size) and (cutoff := self._next_to_drop(lane)) is not None:
