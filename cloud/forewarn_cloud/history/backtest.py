@@ -167,7 +167,16 @@ def _case(dataset: Dataset, world: World, number: int, life: Life, advisories: S
         advisories=tuple(advisories),
         faults_ms=_faults_of(dataset, world, life),
         known_until_ms=_known_until(dataset, world, life),
+        failure_mode=_failure_mode(dataset, life),
     )
+
+
+def _failure_mode(dataset: Dataset, life: Life) -> str:
+    """What ended the life; for one that was cut off, the last labelled fault."""
+    if life.failure is not None:
+        return life.failure.failure_mode
+    modes = [fault.failure_mode for fault in dataset.faults or () if _overlaps(fault, life, life.ended_ms)]
+    return modes[-1] if modes else ""
 
 
 def _faults_of(dataset: Dataset, world: World, life: Life) -> tuple[tuple[int, int], ...]:
@@ -197,7 +206,7 @@ def _known_until(dataset: Dataset, world: World, life: Life) -> int:
 
 
 def _recognisable_ms(dataset: Dataset, world: World, life: Life) -> int:
-    mode = dataset.asset_type.failure_mode(life.failure.failure_mode if life.failure is not None else "")
+    mode = dataset.asset_type.failure_mode(_failure_mode(dataset, life))
     return round((world.recognisable_hours if mode is None else mode.p_f_interval_hours) * HOUR_MS)
 
 

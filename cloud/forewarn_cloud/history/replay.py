@@ -41,10 +41,8 @@ class Case:
     """Intervals in which a technician would find the fault."""
     known_until_ms: int
     """Until then it is known whether there was a fault."""
-
-    @property
-    def failure_mode(self) -> str:
-        return "" if self.life.failure is None else self.life.failure.failure_mode
+    failure_mode: str = ""
+    """What it failed of, or would have; empty where unknown."""
 
     def truth_at(self, at_ms: int) -> Truth:
         if any(start <= at_ms <= end for start, end in self.faults_ms):
@@ -189,14 +187,15 @@ def replay(
 
 
 def demand_per_hour(cases: Sequence[Case], asset_type: AssetType) -> dict[str, float]:
-    """Part number -> how many the recorded failures took per hour of the recording."""
+    """Part number -> how many the failures known of take per hour, if nothing is done before them."""
     demand = Counter[str]()
-    for case in cases:
-        if case.life.failure is not None:
-            for need in needs_of(asset_type, case.failure_mode):
-                demand[need.part_no] += need.quantity
     first = min((case.life.started_ms for case in cases), default=0)
     last = max((case.life.ended_ms for case in cases), default=0)
+    for case in cases:
+        if case.life.would_fail_ms is not None:
+            last = max(last, case.life.would_fail_ms)
+            for need in needs_of(asset_type, case.failure_mode):
+                demand[need.part_no] += need.quantity
     hours = max(_hours(first, last), 1.0)
     return {part_no: quantity / hours for part_no, quantity in demand.items()}
 

@@ -40,7 +40,7 @@ class WorldError(ValueError):
 class PartSupply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One part: its price, its supplier's median lead times, and what is on hand. What is used is bought again.
 
-    Stock that is not given is what a planner would hold: enough for the demand of the recorded failures over the
+    Stock that is not given is what a planner would hold: enough for the demand of the known failures over the
     purchase time nine times out of ten (Poisson), two thirds of it in the local depot, at least one part there.
     """
 

@@ -84,6 +84,7 @@ def _case(
         advisories=tuple(_advisory(hour) for hour in told),
         faults_ms=() if truth_ms is None else ((truth_ms - round(recognisable * HOUR), truth_ms),),
         known_until_ms=ended_ms if truth_ms is None else truth_ms,
+        failure_mode=mode,
     )
 
 
