@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forewarn_device_simulator.dataset import FORMS, DatasetError, Form, generate
+from forewarn_device_simulator.demo.run import DEFAULT_RATE, DEFAULT_SECONDS, demo_folder, run_demo, write_report
+from forewarn_device_simulator.demo.screen import summary
+from forewarn_device_simulator.demo.session import DemoFailed
 from forewarn_device_simulator.live.begin import DEFAULT_BROKER, AddressError, begin_run, broker_address, instant_ms
 from forewarn_device_simulator.live.fleet import LiveFleet
 from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
@@ -120,6 +123,31 @@ def run_command(
     )
     played = asyncio.run(_play(player, address, client_id or f"forewarn-sim-{chosen.name}", reconnect_max_seconds))
     typer.echo(f"{played.samples} samples in {played.messages} messages; {'the end' if played.finished else 'stopped'}")
+
+
+@app.command("demo")
+def demo_command(
+    seconds: Annotated[float, typer.Option(min=5, max=86_400, help="How long the machines run.")] = DEFAULT_SECONDS,
+    headless: Annotated[bool, typer.Option("--headless", help="Plain lines instead of the live table.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the summary as JSON.")] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", help="Keep all files of the run here.")] = None,
+    rate: Annotated[float, typer.Option(min=60, max=100_000, help="Times real time.")] = DEFAULT_RATE,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another fleet.")] = None,
+) -> None:
+    """Broker, cloud, two agents and 24 machines on this computer; failures are caught before they happen.
+
+    Ends with a summary; exit status 1 if nothing was caught or anything was lost.
+    """
+    try:
+        with demo_folder(folder) as chosen:
+            found = run_demo(folder=chosen, seconds=seconds, seed=seed, rate=rate, headless=headless)
+    except (DemoFailed, OSError) as error:
+        _fail(str(error), EXIT_FAILED)
+    Console().print(summary(found))
+    if report is not None:
+        write_report(report, found)
+    if found.lost or not found.caught:
+        raise typer.Exit(EXIT_FAILED)
 
 
 async def _play(player: Player, address: BrokerAddress, client_id: str, reconnect_max_seconds: float) -> Played:

@@ -1,0 +1,127 @@
+"""What the technician and the warehouse of the demo do next. Pure: what they see in, what they do out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from forewarn_device_simulator.demo.desk import Order, Reservation
+from forewarn_device_simulator.live.truth import Repaired, Truth, WouldFail
+from forewarn_models.asset_type import builtin_asset_type
+
+TECHNICIAN: Final = "Ana Ruiz"
+REACTION: Final = timedelta(hours=2)
+"""How long it takes the service desk to look at a new order."""
+LOOK_HOURS: Final = 1.0
+"""How long it takes to find that nothing is wrong."""
+EARLY_NOTICE_MS: Final = 72 * 3_600_000
+"""A trained eye sees a fault this much before it stands out from the noise of the sensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderStep:
+    """An action of the service desk or the technician on an order."""
+
+    order: Order
+    action: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairStep:
+    """Work on the machine itself; sent again until it is known to be done."""
+
+    order: Order
+    failure_mode: str | None
+    hours: float
+    at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptStep:
+    """Goods that were ordered have come in."""
+
+    reservation: Reservation
+
+
+Step = OrderStep | RepairStep | ReceiptStep
+
+
+def next_steps(orders: Iterable[Order], truths: Sequence[Truth], now_ms: int) -> Iterator[Step]:
+    """Everything there is to do now, at most one step per order."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    for order in orders:
+        for reservation in order.reservations:
+            if reservation.state == "BACK_ORDERED" and reservation.expected_at <= now:
+                yield ReceiptStep(reservation=reservation)
+        step = _technician(order, truths, now)
+        if step is not None:
+            yield step
+
+
+def fault_in(asset: str, truths: Iterable[Truth], at_ms: int) -> WouldFail | None:
+    """The fault a technician finds in a machine at an instant: the one that leads to the next failure, if any."""
+    repairs = [truth for truth in truths if isinstance(truth, Repaired) and truth.asset == asset]
+    found = [
+        truth
+        for truth in truths
+        if isinstance(truth, WouldFail)
+        and truth.asset == asset
+        and truth.started_at - EARLY_NOTICE_MS <= at_ms
+        and not _averted(truth, repairs, at_ms)
+    ]
+    return min(found, key=lambda truth: truth.would_fail_at, default=None)
+
+
+def _averted(failure: WouldFail, repairs: Iterable[Repaired], at_ms: int) -> bool:
+    """Whether a repair before `at_ms` renewed the component that was going to fail."""
+    return any(
+        repair.at <= at_ms
+        and repair.failure_mode in (None, failure.failure_mode)
+        and (failure.twin or failure.started_at <= repair.at)
+        for repair in repairs
+    )
+
+
+def _technician(order: Order, truths: Sequence[Truth], now: datetime) -> Step | None:
+    match order.state:
+        case "PROPOSED" | "OPEN" if now >= order.opened_at + REACTION:
+            return OrderStep(order=order, action="acknowledge", body={})
+        case "ACKNOWLEDGED":
+            visit_at = max(order.ready_at or now, now + REACTION)
+            return OrderStep(order=order, action="schedule", body={"at": _iso(visit_at), "assignee": TECHNICIAN})
+        case "SCHEDULED" if order.scheduled_at is not None and now >= order.scheduled_at and _all_there(order):
+            return OrderStep(order=order, action="start", body={})
+        case "IN_PROGRESS" if order.started_at is not None:
+            return _at_the_machine(order, truths, order.started_at, now)
+    return None
+
+
+def _at_the_machine(order: Order, truths: Sequence[Truth], started_at: datetime, now: datetime) -> Step | None:
+    """Repair what is really wrong; complete with what was found."""
+    done = next((truth for truth in truths if isinstance(truth, Repaired) and truth.id == order.id), None)
+    started_ms = round(started_at.timestamp() * 1000)
+    fault = fault_in(order.asset, truths, started_ms if done is None else done.at - 1)
+    if done is not None or (fault is None and now >= started_at + timedelta(hours=LOOK_HOURS)):
+        return OrderStep(order=order, action="complete", body=_finding(order, fault))
+    if fault is None:
+        return None
+    mode = builtin_asset_type(order.asset_type).failure_mode(fault.failure_mode)
+    hours = mode.repair_hours if mode is not None else LOOK_HOURS
+    return RepairStep(order=order, failure_mode=fault.failure_mode, hours=hours, at_ms=started_ms)
+
+
+def _finding(order: Order, fault: WouldFail | None) -> dict[str, Any]:
+    if fault is None:
+        return {"outcome": "NO_FAULT_FOUND", "note": "Inspected; nothing is wrong."}
+    confirmed = fault.failure_mode == order.failure_mode or order.failure_mode == "unspecified"
+    outcome = "CONFIRMED" if confirmed else "OTHER_FAULT"
+    return {"outcome": outcome, "failure_mode": fault.failure_mode, "note": "Repaired and tested under load."}
+
+
+def _all_there(order: Order) -> bool:
+    return all(part.state in ("RESERVED", "RELEASED", "CONSUMED") for part in order.reservations)
+
+
+def _iso(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,85 @@
+"""`forewarn-sim demo`: the whole story from start to summary."""
+
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+
+from forewarn_device_simulator.demo.layout import Layout, lay_out
+from forewarn_device_simulator.demo.report import Report
+from forewarn_device_simulator.demo.screen import Screen, open_screen
+from forewarn_device_simulator.demo.session import TICK_SECONDS, Session
+from forewarn_device_simulator.scenario import load_scenario
+
+SCENARIO: Final = "demo"
+DEFAULT_SECONDS: Final = 90.0
+DEFAULT_RATE: Final = 28_800.0
+"""Eight hours a second."""
+
+
+def run_demo(*, folder: Path, seconds: float, seed: int | None, rate: float, headless: bool) -> Report:
+    """Run the demo for `seconds` and report what happened. SIGINT and SIGTERM end it early, in order.
+
+    Raises:
+        DemoFailed: a program did not come up.
+    """
+    scenario = load_scenario(SCENARIO)
+    layout = lay_out(folder, scenario, seed=scenario.seed if seed is None else seed, rate=rate)
+    with (
+        _stop_signals() as asked_to_stop,
+        open_screen(headless=headless, begin_ms=scenario.start_ms, console_url=layout.console_url) as screen,
+        Session(layout, screen.say) as session,
+    ):
+        return _play(session, layout, screen, seconds, asked_to_stop)
+
+
+@contextmanager
+def demo_folder(given: Path | None) -> Iterator[Path]:
+    """The folder given, or a temporary one that is gone afterwards."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="forewarn-demo-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def write_report(path: Path, report: Report) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def _play(session: Session, layout: Layout, screen: Screen, seconds: float, asked_to_stop: threading.Event) -> Report:
+    began, began_ms = time.monotonic(), layout.now_ms()
+    session.start()
+    screen.say(f"everything is up after {time.monotonic() - began:.1f} s; console: {layout.console_url}")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not asked_to_stop.is_set():
+        session.step()
+        screen.show(session.overview)
+        asked_to_stop.wait(TICK_SECONDS)
+    samples = session.stop_feeding()
+    end_ms = layout.scenario.start_ms + samples * layout.scenario.interval_ms
+    screen.say("the machines are stopped; waiting until everything recorded is stored")
+    session.drain(samples, screen.say)
+    return session.report(samples=samples, seconds=time.monotonic() - began, began_ms=began_ms, end_ms=end_ms)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    asked = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
