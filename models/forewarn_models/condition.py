@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.assessment import Condition
 from forewarn_models.layout import Bools, Floats, Ints, Layout
 from forewarn_models.readings import Readings
 
@@ -165,7 +164,7 @@ def judge(
         since_ms=since_ms,
         score=score,
         limit_exceeded=limit_alert | limit_alarm,
-        evident=counts & (score >= CLEAR_LEVEL) & (level >= Condition.ALERT),
+        evident=counts & (score >= CLEAR_LEVEL) & (alert | alarm | (over_limit > 0)),
     )
     return verdict, state
 

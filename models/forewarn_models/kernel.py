@@ -94,7 +94,7 @@ def new_state(model: Model, assets: int) -> State:
 
 
 def reset_baseline(model: Model, state: State, asset_index: int, at_ms: int) -> State:
-    """The state after a repair: that asset learns anew what is normal, from samples later than `at_ms`."""
+    """The state after a repair: that asset learns anew what is normal; samples up to `at_ms` are not judged."""
     return with_fresh_asset(model.layout, state, asset_index, at_ms)
 
 
@@ -206,7 +206,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
     )
     good = readings.good[:, :, layout.condition]
     readable = readings.settled & readings.good[:, :, layout.regime].all(axis=2)
-    readable &= (t_ms > state.baseline.blind_until_ms[:, None]) & good.any(axis=2)
+    readable &= good.any(axis=2)
     regime = regimes.anchored(layout, state.regime, readings.values, readable)
     prediction = regimes.predict(layout, regime, readings.values, readable)
     relative = np.where(good, readings.values[:, :, layout.condition] - regime.level[:, None], 0.0)

@@ -72,11 +72,12 @@ def read(
     quality = _quality(layout, values)
     before_ms = np.concatenate([state.last_ms[:, None], t_ms[:, :-1]], axis=1)
     latest_ms = np.maximum.accumulate(before_ms, axis=1)
-    on = (t_ms > latest_ms) & _running(layout, values, quality)
+    running = _running(layout, values, quality)
+    on = (t_ms > latest_ms) & running
     run_length, repeat = _runs(state, values, (quality == Quality.GOOD) & on[:, :, None])
     stuck = (run_length >= _stuck_from(state)[:, None, :]) & ~learning[:, None, None]
     quality = np.where(stuck, np.int8(Quality.STUCK), quality)
-    started_ms, settled = _settled(state, t_ms, on, settling_ms)
+    started_ms, warm = _settled(state, t_ms, running, settling_ms)
     good = quality == Quality.GOOD
     step_ms = np.where(latest_ms >= 0, np.maximum(t_ms - latest_ms, 0), 0).astype(np.float64)
     readings = Readings(
@@ -85,7 +86,7 @@ def read(
         quality=quality,
         good=good,
         on=on,
-        settled=settled if layout.running_column >= 0 else on,
+        settled=on & warm if layout.running_column >= 0 else on,
         step_ms=step_ms,
     )
     last_value = np.where(run_length[:, -1] > 0, values[:, -1], 0.0)
@@ -137,16 +138,16 @@ def _stuck_from(state: ReadingState) -> Ints:
     return longest
 
 
-def _settled(state: ReadingState, t_ms: Ints, on: Bools, settling_ms: float) -> tuple[Ints, Bools]:
+def _settled(state: ReadingState, t_ms: Ints, running: Bools, settling_ms: float) -> tuple[Ints, Bools]:
     """Since when the machine runs after the segment, (A,), and where it has run for `settling_ms`, (A, n)."""
     n = t_ms.shape[1]
     step = np.arange(n)
-    last_off = np.maximum.accumulate(np.where(on, -1, step), axis=1)
+    last_off = np.maximum.accumulate(np.where(running, -1, step), axis=1)
     first_on = np.minimum(last_off + 1, n - 1)
     carried = np.where(state.started_ms >= 0, state.started_ms, t_ms[:, 0])[:, None]
     started = np.where(last_off < 0, carried, np.take_along_axis(t_ms, first_on, axis=1))
-    started_ms = np.where(on[:, -1], started[:, -1], -1)
-    settled: Bools = on & (t_ms - started >= settling_ms)
+    started_ms = np.where(running[:, -1], started[:, -1], -1)
+    settled: Bools = running & (t_ms - started >= settling_ms)
     return started_ms, settled
 
 

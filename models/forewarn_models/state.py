@@ -38,8 +38,6 @@ class BaselineState:
     log_interval: NDArray[np.float64]
     intervals: Ints
     """Sum of the logarithms, and number, of the times between samples seen while learning."""
-    blind_until_ms: Ints
-    """Samples up to then belong to the time before a repair; -1 without one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +71,6 @@ def fresh_state(layout: Layout, assets: int) -> State:
         pending_judged=counts,
         log_interval=np.zeros(assets),
         intervals=counts,
-        blind_until_ms=np.full(assets, -1, dtype=np.int64),
     )
     return State(
         step=0,
@@ -86,13 +83,11 @@ def fresh_state(layout: Layout, assets: int) -> State:
     )
 
 
-def with_fresh_asset(layout: Layout, state: State, index: int, blind_until_ms: int) -> State:
-    """The state with everything forgotten about one asset, and its samples ignored up to `blind_until_ms`."""
+def with_fresh_asset(layout: Layout, state: State, index: int, at_ms: int) -> State:
+    """The state with everything forgotten about one asset, as if its last sample had been at `at_ms`."""
     fresh = fresh_state(layout, 1)
     parts = {part: _with_row(getattr(state, part), getattr(fresh, part), index) for part in _PARTS}
-    blind = parts["baseline"].blind_until_ms.copy()
-    blind[index] = blind_until_ms
-    parts["baseline"] = replace(parts["baseline"], blind_until_ms=blind)
+    parts["readings"].last_ms[index] = at_ms
     return replace(state, **parts)
 
 

@@ -1,0 +1,470 @@
+from dataclasses import fields, replace
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
+from forewarn_models.asset_type import AssetType, Signal, builtin_asset_type, generic_asset_type
+from forewarn_models.kernel import (
+    Model,
+    Settings,
+    State,
+    StateError,
+    assess,
+    dump_state,
+    load_state,
+    new_state,
+    reset_baseline,
+)
+from tests.models.conftest import BASELINE_SAMPLES, DAY_STEPS, START_MS, STEP_MS, Duty, Fault, pump_history
+
+SIGNALS = builtin_asset_type("centrifugal_pump").signal_names
+LEARNED_BY_DAY = 4
+
+
+def column(name: str) -> int:
+    return SIGNALS.index(name)
+
+
+def assessed(model: Model, block: Block) -> Assessment:
+    return assess(model, new_state(model, block.t_ms.shape[1]), block)[0]
+
+
+def changed(block: Block, signal: str, steps: slice, value: float | NDArray[np.float64]) -> Block:
+    values = block.values.copy()
+    values[steps, :, column(signal)] = value
+    return Block(t_ms=block.t_ms, values=values)
+
+
+def cut(block: Block, start: int, stop: int, assets: slice = slice(None)) -> Block:
+    return Block(t_ms=block.t_ms[start:stop, assets], values=block.values[start:stop, assets])
+
+
+def largest_difference(a: Assessment, b: Assessment) -> float:
+    """Over all numbers of two assessments; everything that is no real number has to be the same."""
+    worst = 0.0
+    for item in fields(Assessment):
+        left, right = getattr(a, item.name), getattr(b, item.name)
+        assert left.shape == right.shape, item.name
+        if left.dtype.kind == "f":
+            assert np.array_equal(np.isnan(left), np.isnan(right)), item.name
+            worst = max(worst, float(np.nan_to_num(np.abs(left - right)).max()))
+        else:
+            assert np.array_equal(left, right), item.name
+    return worst
+
+
+def joined(parts: list[Assessment]) -> Assessment:
+    names = [item.name for item in fields(Assessment)]
+    return Assessment(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+@pytest.fixture(scope="module")
+def worn(pump_model: Model) -> tuple[Block, Assessment]:
+    """Four pumps over 30 days: three wear out in different ways on day 28, one stays healthy."""
+    faults = {
+        0: Fault(failure_mode="impeller_wear", from_day=14, to_day=28),
+        1: Fault(failure_mode="bearing_wear", from_day=14, to_day=28),
+        2: Fault(failure_mode="seal_leak", from_day=14, to_day=28),
+    }
+    block = pump_history(30, seed=5, assets=4, duty=Duty(faults=faults))
+    return block, assessed(pump_model, block)
+
+
+# --- what it detects ------------------------------------------------------------------------------------------------
+
+
+def test_healthy_machines_with_stops_and_changing_duty_raise_no_alarm(pump_model: Model) -> None:
+    assessment = assessed(pump_model, pump_history(60, seed=1, assets=12))
+
+    assert not (assessment.condition == Condition.ALARM).any()
+    assert (assessment.condition[-1] == Condition.NORMAL).all()
+    assert (assessment.maturity[-1] == Maturity.MATURE).all()
+
+
+def test_a_growing_fault_is_an_alarm_three_days_before_the_failure(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    for asset in range(3):
+        alarms = np.flatnonzero(assessment.condition[:, asset] == Condition.ALARM)
+        assert 14 * DAY_STEPS < alarms[0] < 25 * DAY_STEPS
+    assert not (assessment.condition[:, 3] >= Condition.ALERT).any()
+
+
+def test_the_failure_mode_is_recognised(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    for asset, mode in enumerate(("impeller_wear", "bearing_wear", "seal_leak")):
+        probability = assessment.failure_mode_probability[26 * DAY_STEPS, asset]
+        codes = [known.code for known in builtin_asset_type("centrifugal_pump").failure_modes]
+        assert codes[int(np.argmax(probability))] == mode
+        assert probability.max() > 0.8
+        assert probability.sum() <= 1 + 1e-12
+    assert not assessment.failure_mode_probability[:, 3].any()
+
+
+def test_the_signals_that_deviate_are_named(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    on_last_day = assessment.contribution[26 * DAY_STEPS]
+    assert SIGNALS[int(np.argmax(on_last_day[2]))] == "seal_leakage_ml_h"
+    assert SIGNALS[int(np.argmax(on_last_day[1]))] in ("vibration_rms_mm_s", "bearing_temperature_c")
+
+
+def test_the_deviation_is_what_the_fault_adds_in_the_unit_of_the_signal(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    true_c = 12.0 * ((24 - 14) / 14) ** 1.5
+    told_c = assessment.deviation[24 * DAY_STEPS, 1, column("bearing_temperature_c")]
+    assert told_c == pytest.approx(true_c, abs=1.5)
+
+
+def test_health_falls_and_remaining_life_is_an_interval_that_shrinks(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    for asset in range(3):
+        assert assessment.health_index[10 * DAY_STEPS, asset] == 1.0
+        assert assessment.health_index[26 * DAY_STEPS, asset] < 0.7
+        known = np.flatnonzero(np.isfinite(assessment.rul_hours[: 28 * DAY_STEPS, asset, 1]))
+        assert len(known)
+        p10, p50, p90 = assessment.rul_hours[known[-1], asset]
+        assert 0 <= p10 < p50 < p90
+        assert p50 < assessment.rul_hours[known[0], asset, 1]
+    assert np.isnan(assessment.rul_hours[:, 3]).all()
+
+
+def test_the_run_of_evidence_began_before_it_became_an_alarm(worn: tuple[Block, Assessment]) -> None:
+    block, assessment = worn
+    first = int(np.flatnonzero(assessment.condition[:, 1] == Condition.ALARM)[0])
+    assert START_MS + 14 * DAY_STEPS * STEP_MS < assessment.since_ms[first, 1] < block.t_ms[first, 1]
+    assert assessment.since_ms[10 * DAY_STEPS, 1] == -1
+
+
+def test_a_slow_fault_is_not_learned_as_normal(pump_model: Model) -> None:
+    fault = Fault(failure_mode="bearing_wear", from_day=20, to_day=80)
+    assessment = assessed(pump_model, pump_history(80, seed=8, duty=Duty(faults={0: fault})))
+    alarms = np.flatnonzero(assessment.condition[:, 0] == Condition.ALARM)
+    assert alarms[0] < 60 * DAY_STEPS
+    assert assessment.condition[-1, 0] == Condition.ALARM
+
+
+def test_a_small_budget_of_false_alarms_raises_the_threshold(pump_model: Model) -> None:
+    block = pump_history(20, seed=2)
+    scores = []
+    for budget in (0.01, 0.5, 50.0):
+        settings = msgspec.structs.replace(pump_model.settings, false_alarms_per_asset_month=budget)
+        scores.append(assessed(replace(pump_model, settings=settings), block).anomaly_score[-DAY_STEPS:].mean())
+    assert scores[0] < scores[1] < scores[2]
+
+
+# --- the identities an assessment keeps -----------------------------------------------------------------------------
+
+
+def test_contributions_sum_to_the_score(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    assert np.allclose(assessment.contribution.sum(axis=2), assessment.anomaly_score, rtol=0, atol=1e-9)
+    assert (assessment.contribution >= 0).all()
+    regime = [column(name) for name in ("speed_rpm", "valve_position_pct", "ambient_temperature_c")]
+    assert not assessment.contribution[:, :, regime].any()
+
+
+def test_no_number_is_infinite_and_every_index_is_in_its_range(worn: tuple[Block, Assessment]) -> None:
+    _, assessment = worn
+    for name in ("anomaly_score", "contribution", "deviation", "health_index", "failure_mode_probability"):
+        assert np.isfinite(getattr(assessment, name)).all(), name
+    assert ((assessment.health_index >= 0) & (assessment.health_index <= 1)).all()
+
+
+def test_inputs_are_never_changed(pump_model: Model) -> None:
+    block = pump_history(5, seed=3, assets=2)
+    state = new_state(pump_model, 2)
+    t_ms, values, before = block.t_ms.copy(), block.values.copy(), dump_state(pump_model, state)
+    _, after = assess(pump_model, state, block)
+    kept = dump_state(pump_model, after)
+    assess(pump_model, after, Block(t_ms=t_ms + 10 * DAY_STEPS * STEP_MS, values=values))
+    assert np.array_equal(block.t_ms, t_ms)
+    assert np.array_equal(block.values, values)
+    assert dump_state(pump_model, state) == before
+    assert dump_state(pump_model, after) == kept
+
+
+@pytest.mark.parametrize("length", [1, 7, 100])
+def test_blocks_of_any_length_give_the_same_answer(pump_model: Model, length: int) -> None:
+    fault = Fault(failure_mode="seal_leak", from_day=5, to_day=8)
+    block = changed(pump_history(8, seed=4, assets=2, duty=Duty(faults={1: fault})), "flow_m3_h", slice(600, 640), 77.0)
+    whole, end = assess(pump_model, new_state(pump_model, 2), block)
+    state, parts = new_state(pump_model, 2), []
+    for start in range(0, len(block.t_ms), length):
+        part, state = assess(pump_model, state, cut(block, start, start + length))
+        parts.append(part)
+    assert largest_difference(whole, joined(parts)) < 1e-9
+    assert state.step == end.step
+
+
+def test_a_fleet_gives_the_same_as_each_asset_alone(pump_model: Model) -> None:
+    faults = {1: Fault(failure_mode="impeller_wear", from_day=6, to_day=12)}
+    block = pump_history(14, seed=6, assets=3, duty=Duty(faults=faults))
+    block.values[700:760, 2, column("vibration_rms_mm_s")] = np.nan
+    fleet = assessed(pump_model, block)
+    for asset in range(3):
+        alone = assessed(pump_model, cut(block, 0, len(block.t_ms), slice(asset, asset + 1)))
+        same = {item.name: getattr(fleet, item.name)[:, asset : asset + 1] for item in fields(Assessment)}
+        assert largest_difference(Assessment(**same), alone) < 1e-9
+
+
+def test_the_same_input_gives_the_same_bytes(pump_model: Model) -> None:
+    block = pump_history(6, seed=7)
+    dumps = {dump_state(pump_model, assess(pump_model, new_state(pump_model, 1), block)[1]) for _ in range(2)}
+    assert len(dumps) == 1
+
+
+# --- machines that stand still, sensors that lie --------------------------------------------------------------------
+
+
+def test_a_machine_that_stands_still_is_unknown_and_no_anomaly(pump_model: Model) -> None:
+    block = pump_history(14, seed=9)
+    assessment = assessed(pump_model, block)
+    off = block.values[:, 0, column("speed_rpm")] == 0
+    assert off.any()
+    late = np.arange(len(off)) > LEARNED_BY_DAY * DAY_STEPS
+    assert (assessment.condition[off & late, 0] == Condition.UNKNOWN).all()
+    assert not assessment.anomaly_score[off, 0].any()
+
+
+def test_a_sensor_stuck_for_a_day_is_flagged_and_no_alarm(pump_model: Model) -> None:
+    block, stuck = pump_history(14, seed=10), slice(10 * DAY_STEPS, 11 * DAY_STEPS)
+    for signal in ("bearing_temperature_c", "flow_m3_h", "vibration_rms_mm_s"):
+        frozen = block.values[stuck.start - 1, 0, column(signal)]
+        assessment = assessed(pump_model, changed(block, signal, stuck, frozen))
+        quality = assessment.quality[stuck, 0, column(signal)]
+        assert (quality[10:] == Quality.STUCK).all()
+        assert (assessment.condition[stuck, 0] <= Condition.NORMAL).all()
+        assert assessment.quality[stuck.stop, 0, column(signal)] == Quality.GOOD
+
+
+@pytest.mark.parametrize(
+    ("value", "quality"),
+    [
+        (-127.0, Quality.SENTINEL),
+        (65535.0, Quality.OUT_OF_RANGE),
+        (-32768.0, Quality.OUT_OF_RANGE),
+        (np.nan, Quality.MISSING),
+        (np.inf, Quality.MISSING),
+    ],
+)
+def test_what_is_no_measurement_is_flagged_and_counts_as_missing(
+    pump_model: Model, value: float, quality: Quality
+) -> None:
+    steps = slice(10 * DAY_STEPS, 11 * DAY_STEPS)
+    block = changed(pump_history(12, seed=11), "bearing_temperature_c", steps, value)
+    assessment = assessed(pump_model, block)
+    assert (assessment.quality[steps, 0, column("bearing_temperature_c")] == quality).all()
+    assert np.isnan(assessment.residual[steps, 0, column("bearing_temperature_c")]).all()
+    assert (assessment.condition[steps, 0] <= Condition.NORMAL).all()
+    assert assessment.condition[-1, 0] == Condition.NORMAL
+
+
+def test_a_changed_unit_is_a_suspect_sensor_and_no_fault(pump_model: Model) -> None:
+    block, steps = pump_history(16, seed=12, duty=Duty(never_stops=True)), slice(10 * DAY_STEPS, 14 * DAY_STEPS)
+    celsius = block.values[steps, :, column("bearing_temperature_c")]
+    assessment = assessed(pump_model, changed(block, "bearing_temperature_c", steps, celsius * 1.8 + 32))
+    assert (assessment.quality[steps, 0, column("bearing_temperature_c")] == Quality.LEAP).all()
+    assert (assessment.condition[steps, 0][5:] == Condition.ALERT).all()
+    assert not assessment.failure_mode_probability[steps].any()
+    assert np.isnan(assessment.rul_hours[steps]).all()
+    assert assessment.condition[-1, 0] == Condition.NORMAL
+
+
+def test_a_fault_that_starts_with_a_leap_and_goes_on_growing_is_an_alarm(pump_model: Model) -> None:
+    block, steps = pump_history(16, seed=13, duty=Duty(never_stops=True)), slice(10 * DAY_STEPS, 16 * DAY_STEPS)
+    growth = np.linspace(40.0, 200.0, steps.stop - steps.start)[:, None]
+    leak = block.values[steps, :, column("seal_leakage_ml_h")] + growth
+    assessment = assessed(pump_model, changed(block, "seal_leakage_ml_h", steps, leak))
+    assert assessment.condition[steps.start + 12, 0] == Condition.ALERT
+    assert assessment.condition[-1, 0] == Condition.ALARM
+
+
+def test_single_spikes_are_no_alarm(pump_model: Model) -> None:
+    block = pump_history(14, seed=14)
+    for step in range(9 * DAY_STEPS, 14 * DAY_STEPS, 50):
+        block.values[step, 0, column("vibration_rms_mm_s")] = 30.0
+    assert not (assessed(pump_model, block).condition >= Condition.ALERT).any()
+
+
+def test_limits_hold_before_anything_is_learned(pump_model: Model) -> None:
+    block = changed(pump_history(1, seed=15), "vibration_rms_mm_s", slice(20, 40), 9.0)
+    assessment = assessed(pump_model, block)
+    assert (assessment.maturity == Maturity.LEARNING).all()
+    assert assessment.condition[19, 0] == Condition.NORMAL
+    assert assessment.condition[22, 0] == Condition.ALARM
+    assert assessment.limit_exceeded[22, 0].nonzero()[0].tolist() == [column("vibration_rms_mm_s")]
+    assert assessment.health_index[22, 0] <= 0.3
+
+
+def test_what_exceeds_a_limit_is_not_learned_as_normal(pump_model: Model) -> None:
+    block = changed(pump_history(6, seed=16), "vibration_rms_mm_s", slice(None), 9.0)
+    assert (assessed(pump_model, block).maturity == Maturity.LEARNING).all()
+
+
+def test_late_and_repeated_samples_are_not_judged(pump_model: Model) -> None:
+    block = pump_history(6, seed=17)
+    t_ms = block.t_ms.copy()
+    t_ms[700] = t_ms[690]
+    assessment = assessed(pump_model, Block(t_ms=t_ms, values=block.values))
+    assert assessment.condition[700, 0] == Condition.UNKNOWN
+    assert assessment.condition[701, 0] == Condition.NORMAL
+
+
+def test_a_day_without_samples_is_no_evidence(pump_model: Model) -> None:
+    block = pump_history(20, seed=18)
+    keep = np.r_[0 : 10 * DAY_STEPS, 12 * DAY_STEPS : 20 * DAY_STEPS]
+    assessment = assessed(pump_model, Block(t_ms=block.t_ms[keep], values=block.values[keep]))
+    assert not (assessment.condition >= Condition.ALERT).any()
+
+
+def test_an_unknown_machine_with_constant_signals_is_assessed() -> None:
+    random = np.random.default_rng(19)
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=50),
+    )
+    n = 400
+    values = np.stack([random.normal(5, 0.1, n), np.full(n, 7.0)], axis=1)[:, None]
+    values[300:, 0, 0] += np.linspace(0, 3, 100)
+    assessment = assessed(model, Block(t_ms=START_MS + STEP_MS * np.arange(n, dtype=np.int64)[:, None], values=values))
+    assert (assessment.condition[60:300, 0] == Condition.NORMAL).all()
+    assert assessment.condition[-1, 0] == Condition.ALARM
+    assert (assessment.quality[:, 0, 1] == Quality.GOOD).all()
+
+
+# --- maturity and repairs -------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_judged_while_learning(pump_model: Model) -> None:
+    assessment = assessed(pump_model, pump_history(12, seed=20))
+    learning = assessment.maturity[:, 0] == Maturity.LEARNING
+    assert BASELINE_SAMPLES <= learning.sum() < BASELINE_SAMPLES + 60
+    assert not assessment.anomaly_score[learning].any()
+    assert (np.diff(assessment.maturity[:, 0]) >= 0).all()
+
+
+def test_a_repaired_machine_learns_anew_and_its_neighbour_does_not_notice(pump_model: Model) -> None:
+    fault = Fault(failure_mode="bearing_wear", from_day=8, to_day=14)
+    block = pump_history(14, seed=21, assets=2, duty=Duty(faults={0: fault}))
+    before, state = assess(pump_model, new_state(pump_model, 2), block)
+    assert before.condition[-1, 0] == Condition.ALARM
+    at_ms = int(block.t_ms[-1, 0]) + 5 * STEP_MS
+    repaired = reset_baseline(pump_model, state, 0, at_ms)
+
+    later = pump_history(10, seed=22, assets=2)
+    later = Block(t_ms=later.t_ms + 14 * DAY_STEPS * STEP_MS, values=later.values)
+    after, _ = assess(pump_model, repaired, later)
+    untouched, _ = assess(pump_model, state, later)
+    assert (after.condition[:5, 0] == Condition.UNKNOWN).all()
+    assert after.maturity[10, 0] == Maturity.LEARNING
+    assert after.condition[-1, 0] == Condition.NORMAL
+    assert after.maturity[-1, 0] > Maturity.LEARNING
+    neighbours = [
+        Assessment(**{item.name: getattr(told, item.name)[:, 1:] for item in fields(Assessment)})
+        for told in (after, untouched)
+    ]
+    assert largest_difference(*neighbours) == 0.0
+
+
+# --- state on disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lived(pump_model: Model) -> State:
+    faults = {0: Fault(failure_mode="bearing_wear", from_day=8, to_day=14)}
+    block = pump_history(13.1, seed=23, assets=2, duty=Duty(faults=faults))
+    return assess(pump_model, new_state(pump_model, 2), block)[1]
+
+
+def test_a_state_comes_back_to_the_last_bit_and_goes_on_the_same(pump_model: Model, lived: State) -> None:
+    blob = dump_state(pump_model, lived)
+    restored = load_state(pump_model, blob)
+    assert dump_state(pump_model, restored) == blob
+    later = pump_history(2, seed=24, assets=2)
+    later = Block(t_ms=later.t_ms + 14 * DAY_STEPS * STEP_MS, values=later.values)
+    assert largest_difference(assess(pump_model, lived, later)[0], assess(pump_model, restored, later)[0]) == 0.0
+
+
+def test_the_state_of_an_asset_is_small() -> None:
+    signals = tuple(Signal(name=f"s{i}", unit="1", role="regime" if i < 3 else "condition") for i in range(8))
+    model = Model(asset_type=generic_asset_type(signals))
+    sizes = [len(dump_state(model, new_state(model, assets))) for assets in (1, 2)]
+    assert sizes[1] - sizes[0] <= 16 * 1024
+
+
+@pytest.mark.parametrize("at", [0, 20, 400, -1])
+def test_a_damaged_state_is_refused(pump_model: Model, lived: State, at: int) -> None:
+    blob = bytearray(dump_state(pump_model, lived))
+    blob[at] ^= 1
+    with pytest.raises(StateError):
+        load_state(pump_model, bytes(blob))
+
+
+@pytest.mark.parametrize("length", [0, 10, 200, -1])
+def test_a_truncated_state_is_refused(pump_model: Model, lived: State, length: int) -> None:
+    with pytest.raises(StateError):
+        load_state(pump_model, dump_state(pump_model, lived)[:length])
+
+
+def test_the_state_of_another_model_is_refused(pump_model: Model, lived: State) -> None:
+    other = replace(pump_model, settings=Settings(baseline_samples=401))
+    with pytest.raises(StateError, match="another model"):
+        load_state(other, dump_state(pump_model, lived))
+
+
+def test_nan_in_a_state_is_refused(pump_model: Model, lived: State) -> None:
+    spoilt = lived.evidence.deviation.copy()
+    spoilt[0, 0] = np.nan
+    with pytest.raises(StateError, match=r"evidence\.deviation"):
+        load_state(
+            pump_model, dump_state(pump_model, replace(lived, evidence=replace(lived.evidence, deviation=spoilt)))
+        )
+
+
+# --- models and what they refuse ------------------------------------------------------------------------------------
+
+
+def test_a_model_is_known_by_what_it_consists_of(pump_model: Model) -> None:
+    again = Model(
+        asset_type=builtin_asset_type("centrifugal_pump"), settings=Settings(baseline_samples=BASELINE_SAMPLES)
+    )
+    assert again.hash == pump_model.hash
+    assert len(again.ref.hash) == 64
+    assert replace(again, settings=Settings(baseline_samples=401)).hash != pump_model.hash
+    assert again.ref.id == "centrifugal_pump-v1"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("baseline_samples", 3), ("false_alarms_per_asset_month", 0.0), ("settling_hours", -1.0)],
+)
+def test_settings_out_of_range_are_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        msgspec.convert({field: value}, Settings)
+
+
+def test_blocks_of_the_wrong_shape_are_refused(pump_model: Model) -> None:
+    block = pump_history(1, seed=25)
+    state = new_state(pump_model, 1)
+    with pytest.raises(ValueError, match="9 signals"):
+        assess(pump_model, state, Block(t_ms=block.t_ms, values=block.values[:, :, :4]))
+    with pytest.raises(ValueError, match="1 assets, the state has 2"):
+        assess(pump_model, new_state(pump_model, 2), block)
+    with pytest.raises(ValueError, match="no sample"):
+        assess(pump_model, state, cut(block, 0, 0))
+
+
+def test_a_type_without_regime_or_modes_and_one_without_condition_signals(pump_model: Model) -> None:
+    for role in ("condition", "regime"):
+        only = AssetType(
+            asset_type="only",
+            title=pump_model.asset_type.title,
+            signals=(Signal(name="x", unit="1", role=role),),
+        )
+        model = Model(asset_type=only, settings=Settings(baseline_samples=20))
+        values = np.random.default_rng(26).normal(size=(200, 1, 1))
+        t_ms = START_MS + STEP_MS * np.arange(200, dtype=np.int64)[:, None]
+        assessment = assessed(model, Block(t_ms=t_ms, values=values))
+        assert np.isfinite(assessment.anomaly_score).all()
