@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import uvicorn
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, update
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.answers import SqlChanges
@@ -35,6 +35,7 @@ HOUR_MS = 3_600_000
 NOW_MS = 1_772_697_600_000  # 2026-03-05T08:00:00Z
 MASTER_DATA = Path(__file__).parents[2] / "deploy" / "master-data.toml"
 NODE = "edge-1"
+FIVE_DAYS = RulHours(p10=70.0, p50=120.0, p90=260.0)
 
 
 @dataclass(kw_only=True)
@@ -111,14 +112,16 @@ def world(folder: Path) -> Iterator[World]:
     engine.dispose()
 
 
-def worn_bearing(asset: str = "pump-1", *, at_ms: int = NOW_MS, p50_hours: float = 120.0) -> Advisory:
+def worn_bearing(
+    asset: str = "pump-1", *, at_ms: int = NOW_MS, p50_hours: float = 120.0, health_index: float = 0.46
+) -> Advisory:
     """What the model of a pump says when a bearing wears."""
     return Advisory(
         asset=asset,
         asset_type="centrifugal_pump",
         observed_at=at_ms,
         condition="ALARM",
-        health_index=0.46,
+        health_index=health_index,
         anomaly_score=9.1,
         contributions={"vibration_rms_mm_s": 5.6, "bearing_temperature_c": 3.1, "motor_power_kw": 0.4},
         failure_modes={"bearing_wear": 0.88, "impeller_wear": 0.05},
@@ -130,9 +133,10 @@ def worn_bearing(asset: str = "pump-1", *, at_ms: int = NOW_MS, p50_hours: float
     )
 
 
-def leaking_valve(asset: str = "compressor-1", *, at_ms: int = NOW_MS) -> Advisory:
+def leaking_valve(*, at_ms: int = NOW_MS, rul_hours: RulHours = FIVE_DAYS) -> Advisory:
+    """What the model of a compressor says when a valve leaks."""
     return Advisory(
-        asset=asset,
+        asset="compressor-1",
         asset_type="air_compressor",
         observed_at=at_ms,
         condition="ALARM",
@@ -140,7 +144,7 @@ def leaking_valve(asset: str = "compressor-1", *, at_ms: int = NOW_MS) -> Adviso
         anomaly_score=6.0,
         contributions={"discharge_temperature_c": 4.5, "interstage_pressure_bar": 1.5},
         failure_modes={"valve_leak": 0.81, "cooler_fouling": 0.07},
-        rul_hours=RulHours(p10=70.0, p50=120.0, p90=260.0),
+        rul_hours=rul_hours,
         maturity="MATURE",
         model=ModelRef(id="air_compressor/1", hash="ac" * 32),
         since=at_ms - 40 * HOUR_MS,
@@ -196,14 +200,20 @@ def wear_a_pump(desk: World) -> None:
     desk.clock.at_ms = NOW_MS
 
 
+def rename(desk: World, asset: str, name: str) -> None:
+    with writing(desk.engine) as connection:
+        connection.execute(update(schema.assets).where(schema.assets.c.asset == asset).values(name=name))
+
+
 @contextmanager
-def serving(desk: World) -> Iterator[str]:
-    """The console of this desk on a free port; its address."""
+def serving(desk: World, port: int = 0) -> Iterator[str]:
+    """The console of this desk on that port, a free one if it is 0; its address."""
     app = create_app(desk.deps, [router])
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1, lifespan="off"
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
+        )
     )
-    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="console", daemon=True)
     thread.start()
     try:
