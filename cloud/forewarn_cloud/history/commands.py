@@ -162,9 +162,9 @@ def _policy(path: Path | None) -> "Policy":
 
 
 def _world(path: Path | None) -> "World":
-    from forewarn_cloud.history.world import World, parse_world
+    from forewarn_cloud.history.world import default_world, parse_world
 
-    return World() if path is None else parse_world(_settings(path))
+    return default_world() if path is None else parse_world(_settings(path))
 
 
 def _settings(path: Path) -> str:

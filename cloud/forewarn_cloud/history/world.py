@@ -7,6 +7,7 @@ rerun gives the same figures.
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -53,7 +54,10 @@ class PartSupply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything about the trial that is no decision; what things cost stands in the policy."""
+    """Everything about the trial that is no decision; what things cost stands in the policy.
+
+    `world.toml` explains every key.
+    """
 
     seed: Count = 1
     tier: Annotated[int, msgspec.Meta(ge=1, le=3)] = 2
@@ -86,6 +90,11 @@ def parse_world(text: str) -> World:
         return msgspec.convert(tomllib.loads(text), World)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise WorldError(f"world: {error}") from None
+
+
+def default_world() -> World:
+    """The world that ships with forewarn."""
+    return parse_world(resources.files(__package__).joinpath("world.toml").read_text("utf-8"))
 
 
 def needs_of(asset_type: AssetType, failure_mode: str | None) -> tuple[PartNeed, ...]:

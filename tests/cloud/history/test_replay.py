@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ from forewarn_cloud.history.dataset import Failure
 from forewarn_cloud.history.lives import Life
 from forewarn_cloud.history.replay import WAIT, Case, CaseResult, Question, Rule, Verdict, replay
 from forewarn_cloud.history.rules import fixed_interval, perfect_foresight
-from forewarn_cloud.history.world import CENTRAL, GENERIC_PART, LOCAL, PartSupply, Shelves, World, needs_of
+from forewarn_cloud.history.world import GENERIC_PART, PartSupply, World, needs_of
 from forewarn_cloud.service.policy import Policy, Times
 from forewarn_models.asset_type import AssetType, FailureMode, PartNeed, Signal, Text
 from forewarn_models.wire import Advisory, ModelRef
@@ -301,9 +300,3 @@ def test_every_order_has_one_end_and_every_failure_one_outcome(
         assert (result.lead_hours is not None) == (result.outcome in ("caught", "late"))
         assert 0 <= result.lived_hours <= case.life.hours
         assert result.broke_down == (case.life.failure is not None and result.outcome in ("late", "missed"))
-
-
-@pytest.mark.parametrize(("mean", "local", "central"), [(0.0, 1, 0), (1.0, 2, 1), (9.0, 9, 4)])
-def test_a_planner_stocks_for_the_demand_of_the_purchase_time(mean: float, local: int, central: int) -> None:
-    shelves = Shelves(World(), {"BRG": mean / 168.0})
-    assert (shelves.on_hand("BRG", LOCAL), shelves.on_hand("BRG", CENTRAL)) == (local, central)
