@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,27 +88,30 @@ def mosquitto(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """A PostgreSQL cluster of this test run; the URL of its maintenance database, without a driver prefix."""
     folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     initdb, postgres = find_program("initdb", *folders), find_program("postgres", *folders)
     require(initdb is not None and postgres is not None, "PostgreSQL is not installed (apt install postgresql)")
-    home = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's own folder: each pytest that starts closes that to other users, PostgreSQL's among them.
+    with tempfile.TemporaryDirectory(prefix="forewarn-postgres-") as home:
+        yield from _postgres(str(initdb), str(postgres), Path(home))
+
+
+def _postgres(initdb: str, postgres: str, home: Path) -> Iterator[str]:
     cluster, port = home / "cluster", free_port()
     user = _postgres_user()
     if user is not None:  # PostgreSQL refuses to run as root
-        for folder in (home, *home.parents[:2]):
-            folder.chmod(0o755)
         shutil.chown(home, user)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     subprocess.run(
-        [str(initdb), "-D", str(cluster), "-A", "trust", "-U", "forewarn", "-E", "UTF8", "--no-sync"],
+        [initdb, "-D", str(cluster), "-A", "trust", "-U", "forewarn", "-E", "UTF8", "--no-sync"],
         check=True,
         user=user,
         **quiet,
     )  # type: ignore[call-overload]
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={home}", "-c", "fsync=off"]
-    process = subprocess.Popen([str(postgres), "-D", str(cluster), "-p", str(port), *options], user=user, **quiet)  # type: ignore[call-overload]
+    process = subprocess.Popen([postgres, "-D", str(cluster), "-p", str(port), *options], user=user, **quiet)  # type: ignore[call-overload]
     url = f"forewarn@127.0.0.1:{port}/postgres"
     try:
         wait_until(lambda: _answers(url), "PostgreSQL answers", 30.0)

@@ -28,7 +28,6 @@ from forewarn_cloud.service.sourcing import NO_PARTS, SupplyPlan, supply_plans, 
 from forewarn_models.asset_type import FailureMode, PartNeed
 
 ACTOR: Final = "forewarn"
-_DEFAULT_TIER: Final = 2
 _MATERIAL_MS: Final = 12 * HOUR_MS
 """A date that moves less than this is no news for the desk."""
 _NOT_STARTED: Final[tuple[OrderState, ...]] = ("PROPOSED", "OPEN", "ACKNOWLEDGED", "SCHEDULED")
@@ -108,7 +107,7 @@ def _situation(
         now_ms=now_ms,
         since_ms=episode.started_at,
         trusted=evidence.trusted,
-        tier=place.customer.tier if place is not None else _DEFAULT_TIER,
+        tier=place.customer.tier if place is not None else parts.DEFAULT_TIER,
         dispatch_hours=parts.dispatch_hours(place),
         plans=_plans(uow, asset, mode, place, now_ms),
     )

@@ -16,6 +16,7 @@ from forewarn_models.asset_type import PartNeed
 
 MAX_QUANTITY: Final = 1_000_000
 DEFAULT_DISPATCH_HOURS: Final = 8.0
+DEFAULT_TIER: Final = 2
 """Where nobody has said at which site the asset stands."""
 
 
@@ -118,8 +119,8 @@ def receive_goods(uow: UnitOfWork, principal: Principal, clock: Clock, part_no: 
 def fill_back_orders(uow: UnitOfWork, tenant: str, part_no: str, depot: str, actor: str, at: int) -> None:
     """Give what is free in a depot to the back-orders there, the most urgent first. The part is locked.
 
-    Urgency is the order's priority (risk and customer tier), then by when it is needed. Nobody overtakes: what the
-    first cannot use yet is kept for it.
+    Urgency is the order's priority (its risk), then the customer's tier, then by when it is needed. Nobody overtakes:
+    what the first cannot use yet is kept for it.
     """
     queue = _by_urgency(uow, uow.parts.waiting(tenant, part_no, depot))
     free = sum(level.available for level in uow.parts.levels(tenant, part_no) if level.depot == depot)
@@ -135,7 +136,14 @@ def fill_back_orders(uow: UnitOfWork, tenant: str, part_no: str, depot: str, act
 def _by_urgency(uow: UnitOfWork, waiting: Sequence[Reservation]) -> list[tuple[Order, Reservation]]:
     pairs = [(uow.orders.get(part.tenant, part.order_id), part) for part in waiting]
     found = [(order, part) for order, part in pairs if order is not None]
-    return sorted(found, key=lambda pair: (pair[0].priority, pair[0].needed_by_at, pair[0].opened_at, pair[0].number))
+    return sorted(found, key=lambda pair: _urgency(uow, pair[0]))
+
+
+def _urgency(uow: UnitOfWork, order: Order) -> tuple[int, int, int, str]:
+    """Smaller is more urgent."""
+    place = uow.assets.place(order.tenant, order.asset)
+    tier = place.customer.tier if place is not None else DEFAULT_TIER
+    return order.priority, tier, order.needed_by_at, order.number
 
 
 def _now_reserved(uow: UnitOfWork, part: Reservation, actor: str, at: int, why: dict[str, Any]) -> None:
