@@ -41,7 +41,7 @@ def test_a_part_may_have_its_own_figures() -> None:
         ("tier = 4", "at `$.tier`"),
         ("[part]\npurchase_hours = 0", "at `$.part.purchase_hours`"),
         ("[part]\nprice = 1", "unknown field `price` - at `$.part`"),
-        ("seed = ", "at line 1"),
+        ("seed = x", "at line 1"),
     ],
 )
 def test_mistakes_in_a_world_are_told(text: str, wrong: str) -> None:
