@@ -25,6 +25,7 @@ from forewarn_models import __version__
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 78
+SUMMARY_WIDTH = 150
 LOG_FORMAT = "time=%(asctime)s level=%(levelname)s %(message)s"
 
 app = typer.Typer(
@@ -143,7 +144,8 @@ def demo_command(
             found = run_demo(folder=chosen, seconds=seconds, seed=seed, rate=rate, headless=headless)
     except (DemoFailed, OSError) as error:
         _fail(str(error), EXIT_FAILED)
-    Console().print(summary(found))
+    console = Console()
+    console.print(summary(found), width=max(console.width, SUMMARY_WIDTH))
     if report is not None:
         write_report(report, found)
     if found.lost or not found.caught:

@@ -65,6 +65,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Failures that really happened, in spite of the orders."""
     repairs: int
     samples_played: int
+    samples_recorded: int
+    """By the agents; a sample that came twice counts twice."""
     records_sent: int
     records_stored: int
     lanes: list[LaneCount]
@@ -76,7 +78,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lost(self) -> bool:
-        return any(lane.sent != lane.stored for lane in self.lanes) or self.records_sent == 0
+        unstored = any(lane.sent != lane.stored for lane in self.lanes)
+        return unstored or self.samples_recorded < self.samples_played or self.records_sent == 0
 
     @property
     def caught(self) -> int:

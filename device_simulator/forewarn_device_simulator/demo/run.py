@@ -66,7 +66,7 @@ def _play(session: Session, layout: Layout, screen: Screen, seconds: float, aske
     samples = session.stop_feeding()
     end_ms = layout.scenario.start_ms + samples * layout.scenario.interval_ms
     screen.say("the machines are stopped; waiting until everything recorded is stored")
-    session.drain(samples, screen.say)
+    session.drain(samples)
     return session.report(samples=samples, seconds=time.monotonic() - began, began_ms=began_ms, end_ms=end_ms)
 
 

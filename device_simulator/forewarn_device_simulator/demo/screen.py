@@ -112,7 +112,7 @@ def summary(report: Report) -> RenderableType:
     lines = [
         f"{report.caught} of {len(report.failures)} failures caught, {report.missed} missed, "
         f"{report.false_orders} false orders of {report.orders}; {report.breakdowns} breakdowns happened",
-        f"{report.completed} orders completed, {report.repairs} machines repaired, {report.mails} e-mails in the mailbox",
+        f"{report.completed} orders completed, {report.repairs} machines repaired, {report.mails} e-mails arrived",
         f"{report.records_sent} records sent, {report.records_stored} stored: "
         + ("something was LOST" if report.lost else "nothing lost"),
     ]

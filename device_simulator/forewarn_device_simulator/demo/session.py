@@ -26,6 +26,7 @@ from forewarn_device_simulator.scenario import units_total
 TICK_SECONDS: Final = 0.25
 START_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 60.0
+STILL_SECONDS: Final = 8.0
 REPEAT_COMMAND_SECONDS: Final = 1.0
 OVERVIEW_SECONDS: Final = 1.0
 COMMAND_SECONDS: Final = 30.0
@@ -46,6 +47,14 @@ class Overview:
     nodes: Sequence[Node] = ()
     truths: Sequence[Truth] = ()
     programs: dict[str, ProgramStatus] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """`recorded`: samples the agents have put into their spools; a sample that came twice counts twice."""
+
+    recorded: int
+    lanes: list[reports.LaneCount]
 
 
 class Session:
@@ -131,7 +140,8 @@ class Session:
         self._tend()
         with self._unless_away():
             self._look()
-            for step in list(next_steps(self._overview.orders, self._overview.truths, self._overview.now_ms)):
+            seen = self._overview
+            for step in list(next_steps(seen.orders, seen.assets, seen.truths, seen.now_ms)):
                 self._do(step)
 
     def _tend(self) -> None:
@@ -197,21 +207,21 @@ class Session:
         state = load_state(self._layout.folder / "simulator.state.json")
         return 0 if state is None else state.published
 
-    def drain(self, samples: int, progress: Callable[[str], None]) -> None:
-        """Wait until the agents have read everything played and the cloud has stored everything recorded."""
-        interval_ms = self._layout.scenario.interval_ms
-        last_ms = self._layout.scenario.start_ms // interval_ms * interval_ms + (samples - 1) * interval_ms
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
+    def drain(self, samples: int) -> None:
+        """Wait until the agents have read everything played and the cloud has stored everything recorded.
+
+        Returns as well when nothing has moved for a while: then the report shows what is missing.
+        """
+        played = samples * units_total(self._layout.scenario)
+        deadline, before, still_since = time.monotonic() + DRAIN_SECONDS, None, time.monotonic()
+        while time.monotonic() < min(deadline, still_since + STILL_SECONDS):
             self._tend()
-            counts = self._counts(last_ms)
-            if counts is not None:
-                lanes, behind = counts
-                if not behind and all(lane.sent == lane.stored for lane in lanes):
-                    return
-                waiting = sum(lane.sent - lane.stored for lane in lanes)
-                progress(f"{waiting} records on their way, {behind} machines not read to the end")
             time.sleep(TICK_SECONDS)
+            counted = self._counted()
+            if counted is None or counted != before:
+                before, still_since = counted, time.monotonic()
+            elif counted.recorded >= played and all(lane.sent == lane.stored for lane in counted.lanes):
+                return
 
     def report(self, *, samples: int, seconds: float, began_ms: int, end_ms: int) -> reports.Report:
         """Raises: DemoFailed, if the cloud does not answer any more."""
@@ -227,7 +237,8 @@ class Session:
 
     def _report(self, samples: int, seconds: float, began_ms: int, end_ms: int) -> reports.Report:
         truths, orders, messages = read_truth(self._layout.truth_path), self._desk.orders(), self._desk.messages()
-        mails, lanes = self._desk.mailbox(), self._lanes(self._agents())
+        mails, agents = self._desk.mailbox(), self._agents()
+        lanes = self._lanes(agents)
         failures = reports.coming_failures(truths, orders, messages, end_ms)
         return reports.Report(
             seed=self._layout.seed,
@@ -244,6 +255,7 @@ class Session:
             breakdowns=len(reports.breakdowns(truths)),
             repairs=len(reports.repairs(truths)),
             samples_played=samples * units_total(self._layout.scenario),
+            samples_recorded=_recorded(agents),
             records_sent=sum(lane.sent for lane in lanes),
             records_stored=sum(lane.stored for lane in lanes),
             lanes=lanes,
@@ -253,15 +265,13 @@ class Session:
             restarts=reports.restarts_of(self._programs.status()),
         )
 
-    def _counts(self, last_ms: int) -> tuple[list[reports.LaneCount], int] | None:
-        """The lanes, and how many machines the agents have not read up to `last_ms`; None if somebody is away."""
+    def _counted(self) -> "_Counted | None":
+        """None if an agent or the cloud cannot be asked now."""
         agents = self._agents()
         if len(agents) < len(PLANTS):
             return None
-        observed = [_ms(asset["observed_at"]) for agent in agents.values() for asset in agent["assets"].values()]
-        read = sum(at is not None and at >= last_ms for at in observed)
         try:
-            return self._lanes(agents), units_total(self._layout.scenario) - read
+            return _Counted(recorded=_recorded(agents), lanes=self._lanes(agents))
         except CloudAway:
             return None
 
@@ -305,8 +315,8 @@ def _unsent(messages: Sequence[Message]) -> int:
     return sum(message.state != "SENT" for message in messages)
 
 
-def _ms(instant: str | None) -> int | None:
-    return None if instant is None else round(datetime.fromisoformat(instant).timestamp() * 1000)
+def _recorded(agents: dict[str, Any]) -> int:
+    return sum(int(agent["counters"].get("samples", 0)) for agent in agents.values())
 
 
 async def _publish(port: int, topic: str, payload: bytes) -> None:
