@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from forewarn_models.assessment import Assessment, Condition, Maturity, Quality
 from forewarn_models.kernel import Model
-from forewarn_models.layout import HOUR_MS, Bools, Floats
+from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints
 from forewarn_models.prognosis import remaining_life_quantiles
 from forewarn_models.wire import Advisory
 
@@ -24,7 +24,7 @@ _HEALTH_STEP: Final = 0.1
 _RUL_STEP: Final = 0.25
 _RUL_LEAST_HOURS: Final = 6.0
 _LIKELY: Final = 0.5
-_LONGEST_STEP_HOURS: Final = 1.0
+_LONGEST_STEP_MS: Final = 3_600_000
 _SENSOR_FAULTS: Final = {
     Quality.SENTINEL: "sentinel",
     Quality.OUT_OF_RANGE: "out_of_range",
@@ -39,7 +39,7 @@ class AdvisoryMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     told_ms: int
     seen_ms: int
     """Last sample looked at."""
-    observed_hours: float
+    observed_ms: int
     """Observed since something was told; a gap counts as one hour at most."""
     condition: int
     maturity: int
@@ -91,7 +91,7 @@ class _History:
         return AdvisoryMemory(
             told_ms=int(told_ms),
             seen_ms=int(self.t_ms[i]),
-            observed_hours=0.0,
+            observed_ms=0,
             condition=int(self.condition[i]),
             maturity=int(self.maturity[i]),
             health_index=float(self.health_index[i]),
@@ -105,8 +105,8 @@ class _History:
         """The memory after the rest of the block, of which nothing was told."""
         if start >= len(self.t_ms):
             return memory
-        hours = float(self._observed_hours(start, memory)[-1])
-        return msgspec.structs.replace(memory, seen_ms=max(memory.seen_ms, int(self.t_ms[-1])), observed_hours=hours)
+        observed_ms = int(self._observed_ms(start, memory)[-1])
+        return msgspec.structs.replace(memory, seen_ms=max(memory.seen_ms, int(self.t_ms[-1])), observed_ms=observed_ms)
 
     def first_news(self, start: int, memory: AdvisoryMemory) -> tuple[int, str] | None:
         """The first step from `start` on that has to be told, and why."""
@@ -119,8 +119,8 @@ class _History:
         rested = t_ms - memory.told_ms >= PAUSE_HOURS * HOUR_MS
         sensor = rested & (self.doubtful[start:] != _mask(self.doubtful, memory.doubtful)).any(axis=1)
         change = rested & self._changed(start, memory)
-        periodic = self._observed_hours(start, memory) >= PERIOD_HOURS
-        reasons = {"reset": reset, "limit": limit, "change": worse | change, "sensor": sensor, "periodic": periodic}
+        periodic = self._observed_ms(start, memory) >= PERIOD_HOURS * HOUR_MS
+        reasons = {"reset": reset, "limit": limit, "sensor": sensor, "change": worse | change, "periodic": periodic}
         news = speaks & np.logical_or.reduce(list(reasons.values()))
         i = int(np.argmax(news))
         if not news[i]:
@@ -146,11 +146,11 @@ class _History:
         lost: Bools = self.condition[start:] >= Condition.ALERT
         return np.where(now >= 0, moved, lost)
 
-    def _observed_hours(self, start: int, memory: AdvisoryMemory) -> Floats:
+    def _observed_ms(self, start: int, memory: AdvisoryMemory) -> Ints:
         before = np.concatenate([[memory.seen_ms], self.t_ms[start:-1]])
-        step_hours = np.clip((self.t_ms[start:] - before) / HOUR_MS, 0.0, _LONGEST_STEP_HOURS)
-        hours: Floats = memory.observed_hours + np.cumsum(np.where(self.speaks[start:], step_hours, 0.0))
-        return hours
+        step_ms = np.clip(self.t_ms[start:] - before, 0, _LONGEST_STEP_MS)
+        observed_ms: Ints = memory.observed_ms + np.cumsum(np.where(self.speaks[start:], step_ms, 0))
+        return observed_ms
 
 
 def _mask(like: Bools, columns: tuple[int, ...]) -> Bools:

@@ -98,18 +98,18 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
 
 
 def accumulate(
-    layout: Layout, state: EvidenceState, residual: Floats, leverage: Floats, gain: Floats
+    layout: Layout, state: EvidenceState, residual: Floats, leverage: Floats, gain: Floats, void: Bools
 ) -> tuple[Evidence, EvidenceState]:
     """Evidence of a segment: `residual` (A, n, C) in units, 0 where unusable; `leverage` and `gain` (A, n).
 
-    `gain` is the weight of a sample in the exponential window: 0 where the sample does not count. Evidence of a signal
-    that cannot be used fades, and that of a sample which does not count stays.
+    `gain` is the weight of a sample in the exponential window: 0 where the sample does not count, so that the evidence
+    stays. Evidence of a signal that cannot be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
     """
     known = state.deviation > 0
     n_eff = (2.0 - layout_gain(layout)) / layout_gain(layout)
     scale = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
     standard = residual * scale[:, None] / np.sqrt(1.0 + n_eff * leverage)[:, :, None]
-    smoothed = _smooth(state.smoothed, standard, gain)
+    smoothed = _smooth(state.smoothed, standard, gain, void)
     relative = np.clip(smoothed / state.shrink[:, None], layout.lowest_deviation, layout.highest_deviation)
     white = np.matmul(relative, state.whitening)
     square = white * white
@@ -124,12 +124,14 @@ def layout_gain(layout: Layout) -> float:
     return float(-np.expm1(-1.0 / layout.smoothing_samples))
 
 
-def _smooth(start: Floats, standard: Floats, gain: Floats) -> Floats:
+def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools) -> Floats:
     smoothed = np.empty_like(standard)
-    now = start
+    now, some_void = start, bool(void.any())
     for i in range(standard.shape[1]):
         step = np.minimum(np.maximum(standard[:, i] - now, -_CLIP), _CLIP)
         now = now + gain[:, i, None] * step
+        if some_void:
+            now = np.where(void[:, i], 0.0, now)
         smoothed[:, i] = now
     return smoothed
 

@@ -223,6 +223,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         np.where(suspect, 0.0, residual),
         prediction.leverage,
         _gain(layout, readings, judged, _interval_ms(state.baseline)),
+        suspect | (readings.quality[:, :, layout.condition] == Quality.STUCK),
     )
     threshold = state.evidence.threshold[:, None]
     verdict, condition = verdicts.judge(

@@ -246,7 +246,8 @@ def failure_probability(rul_hours: RulHours, within_hours: float) -> float:
         return 0.5
     if quantile <= 0:
         return 0.1 + 0.4 * within_hours / rul_hours.p50
-    spread = abs(math.log(quantile / rul_hours.p50)) / _Z90
+    spread = abs(math.log(quantile) - math.log(rul_hours.p50)) / _Z90
     if spread <= 0:
         return 0.0 if within_hours < rul_hours.p50 else 1.0
-    return 0.5 * math.erfc(-math.log(within_hours / rul_hours.p50) / (spread * math.sqrt(2.0)))
+    distance = math.log(within_hours) - math.log(rul_hours.p50)
+    return 0.5 * math.erfc(-distance / (spread * math.sqrt(2.0)))
