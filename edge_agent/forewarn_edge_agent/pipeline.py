@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from forewarn_edge_agent.log import Throttle, event
 from forewarn_edge_agent.monitor import Judgement, Monitor
 from forewarn_edge_agent.sources import Delivery, Position, Refusal
-from forewarn_edge_agent.spool import KEPT_RECORDS, AssetRow, Batch, Spool
+from forewarn_edge_agent.spool import KEPT_DIGESTS, AssetRow, Batch, Spool
 from forewarn_models import wire
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class Pipeline:
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpoint_at = time.monotonic() + checkpoint_seconds
         self._records_since_checkpoint = 0
-        self._recent: deque[bytes] = deque((wire.digest(body) for body in spool.recent_records()), KEPT_RECORDS)
+        self._recent = dict.fromkeys(spool.recent_digests())
+        """Digests of the last records, in order."""
         self._throttle = Throttle()
 
     def catch_up(self) -> Batch:
@@ -94,7 +95,9 @@ class Pipeline:
         if digest in self._recent:
             gathered.counters["duplicate_records"] += 1
             return
-        self._recent.append(digest)
+        self._recent[digest] = None
+        if len(self._recent) > KEPT_DIGESTS:
+            del self._recent[next(iter(self._recent))]
         judgement = self._observe(selected, gathered)
         gathered.telemetry.append(body)
         gathered.advisories += map(wire.encode_advisory, judgement.advisories)

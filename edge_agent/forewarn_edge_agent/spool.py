@@ -7,7 +7,7 @@ second process out.
 
 The model states are written at a checkpoint, not with every sample (cheap disks wear out). A crash costs nothing all
 the same: telemetry is kept until it is acknowledged *and* older than the checkpoint, so the states are brought up to
-date from it. The last records are kept a little longer, to recognise what a source delivers again after a crash.
+date from it. The digests of the last records are kept to recognise what a source delivers again after a crash.
 """
 
 # ruff: noqa: S608 - the only names put into statements are those of the two lanes
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 FILE_NAME: Final = "spool.db"
 LOCK_NAME: Final = "lock"
 LOCK_SECONDS: Final = 2.0
-KEPT_RECORDS: Final = 256
+KEPT_DIGESTS: Final = 4096
 KEPT_COMMANDS: Final = 1000
 SCHEMA_VERSION: Final = 1
 _PAGE_BYTES: Final = 4096
@@ -65,6 +65,7 @@ CREATE TABLE advisory (
     is_gap INTEGER NOT NULL DEFAULT 0 CHECK (is_gap IN (0, 1)),
     body BLOB NOT NULL
 ) STRICT;
+CREATE TABLE recent (seq INTEGER PRIMARY KEY, digest BLOB NOT NULL) STRICT;
 CREATE INDEX telemetry_gaps ON telemetry (seq) WHERE is_gap = 1;
 CREATE INDEX advisory_gaps ON advisory (seq) WHERE is_gap = 1;
 CREATE TABLE asset (
@@ -195,7 +196,8 @@ class Spool:
         with self._transaction():
             for body in batch.telemetry:
                 self._make_room(len(body), dropped)
-                self._insert("telemetry", body, now_ms)
+                seq = self._insert("telemetry", body, now_ms)
+                self._connection.execute("INSERT INTO recent VALUES (?, ?)", (seq, wire.digest(body)))
             for body in batch.advisories:
                 self._make_room(len(body), dropped)
                 self._insert("advisory", body, now_ms)
@@ -211,6 +213,7 @@ class Spool:
                 self._remember(batch.reply)
             for name, value in batch.counters.items():
                 self._count(name, value)
+            self._connection.execute("DELETE FROM recent WHERE seq <= ?", (self.last_seq("telemetry") - KEPT_DIGESTS,))
             for lane, last_seq in dropped.items():
                 self._tell_gap(lane, last_seq, now_ms)
 
@@ -224,9 +227,9 @@ class Spool:
             self._forget_acknowledged(lane)
             return True
 
-    def _insert(self, lane: wire.Lane, body: bytes, now_ms: int, *, is_gap: bool = False) -> None:
+    def _insert(self, lane: wire.Lane, body: bytes, now_ms: int, *, is_gap: bool = False) -> int:
         statement = f"INSERT INTO {lane} (spooled_at_ms, is_gap, body) VALUES (?, ?, ?)"
-        self._connection.execute(statement, (now_ms, is_gap, body))
+        return int(self._connection.execute(statement, (now_ms, is_gap, body)).lastrowid or 0)
 
     def _checkpoint(self, assets: tuple[AssetRow, ...]) -> None:
         self._connection.executemany(
@@ -253,7 +256,7 @@ class Spool:
     def _forget_acknowledged(self, lane: wire.Lane) -> None:
         last = self.acknowledged_seq(lane)
         if lane == "telemetry":
-            last = min(last, self._value("SELECT checkpoint_seq FROM spool"), self.last_seq(lane) - KEPT_RECORDS)
+            last = min(last, self._value("SELECT checkpoint_seq FROM spool"))
         self._connection.execute(f"DELETE FROM {lane} WHERE seq <= ?", (last,))
 
     def _remember(self, reply: wire.Reply) -> None:
@@ -338,12 +341,9 @@ class Spool:
     def acknowledged_seq(self, lane: wire.Lane) -> int:
         return int(self._value("SELECT acknowledged_seq FROM lane WHERE lane = ?", (lane,)))
 
-    def recent_records(self) -> list[bytes]:
-        """The last telemetry records, oldest first."""
-        rows = self._connection.execute(
-            "SELECT body FROM telemetry WHERE is_gap = 0 ORDER BY seq DESC LIMIT ?", (KEPT_RECORDS,)
-        )
-        return [row[0] for row in rows][::-1]
+    def recent_digests(self) -> list[bytes]:
+        """`wire.digest` of the last telemetry records, sent or not, oldest first."""
+        return [row[0] for row in self._connection.execute("SELECT digest FROM recent ORDER BY seq")]
 
     def records_since_checkpoint(self) -> Iterator[bytes]:
         """Telemetry that the model states have not seen, oldest first. Not to be mixed with writing."""

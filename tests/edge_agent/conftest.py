@@ -167,11 +167,13 @@ class AgentProcess:
     def state_dir(self) -> Path:
         return self.folder / "state"
 
-    def configure(self, *, uplink_port: int, source: str, assets: str, extra: str = "") -> None:
+    def configure(
+        self, *, uplink_port: int, source: str, assets: str, extra: str = "", resend_after_seconds: float = 1.0
+    ) -> None:
         self.config.write_text(
             f'[node]\ntenant = "t"\nnode = "n"\nstate_dir = "state"\n'
             f'[uplink]\nhost = "127.0.0.1"\nport = {uplink_port}\nreconnect_max_seconds = 1.0\n'
-            f"resend_after_seconds = 1.0\n{extra}\n{source}\n{assets}\n"
+            f"resend_after_seconds = {resend_after_seconds}\n{extra}\n{source}\n{assets}\n"
         )
 
     def start(self) -> "subprocess.Popen[bytes]":

@@ -7,11 +7,26 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
+from forewarn_edge_agent.spool import Batch, Spool
+from forewarn_edge_agent.uplink import WINDOW_RECORDS
 from forewarn_models import wire
 from tests.conftest import Broker, free_port, wait_until
-from tests.edge_agent.conftest import PUMP, SECONDS, AgentProcess, Cloud, FarBroker, Machine, iso, mqtt_source, now_ms
+from tests.edge_agent.conftest import (
+    PUMP,
+    SECONDS,
+    AgentProcess,
+    Cloud,
+    FarBroker,
+    Machine,
+    connected,
+    disconnect,
+    iso,
+    mqtt_source,
+    now_ms,
+)
 
 
 def recent(n: int, before_ms: int = 0) -> list[int]:
@@ -140,6 +155,21 @@ def test_without_an_acknowledgement_everything_is_sent_again(
 
 
 @pytest.mark.e2e
+def test_a_reconnect_sends_again_at_once(
+    agent: AgentProcess, mosquitto: Broker, machine: Machine, cloud: Cloud
+) -> None:
+    source = mqtt_source(mosquitto.port)
+    agent.configure(uplink_port=mosquitto.port, source=source, assets=PUMP, resend_after_seconds=600.0)
+    cloud.acknowledges = False
+    agent.start()
+    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    machine.send_samples(recent(5))
+    wait_until(lambda: ("telemetry", 5) in cloud.arrivals, "it is sent", SECONDS)
+    disconnect(connected("forewarn-t-n", mosquitto.port))  # a stranger with its client id: the broker cuts it off
+    wait_until(lambda: cloud.arrivals.count(("telemetry", 5)) == 2, "sent a second time", SECONDS)
+
+
+@pytest.mark.e2e
 def test_a_foreign_or_impossible_acknowledgement_deletes_nothing(
     agent: AgentProcess, machine: Machine, cloud: Cloud
 ) -> None:
@@ -224,10 +254,20 @@ def test_a_command_is_done_once_and_answered_each_time(agent: AgentProcess, mach
 
 
 @pytest.mark.e2e
+def test_a_command_that_comes_while_the_agent_is_down_waits_for_it(agent: AgentProcess, cloud: Cloud) -> None:
+    agent.start()
+    wait_until(lambda: len(cloud.presences) == 1, "the birth", SECONDS)
+    assert agent.stop() == 0
+    cloud.command(wire.Command(schema=1, id="c1", command="reset_baseline", asset="who", at=now_ms()))
+    agent.start()
+    wait_until(lambda: [reply.ok for reply in cloud.replies] == [False], "the answer", SECONDS)
+
+
+@pytest.mark.e2e
 def test_a_broker_that_is_killed_is_found_again(
     agent: AgentProcess, mosquitto: Broker, machine: Machine, far_broker: FarBroker
 ) -> None:
-    """The machines' broker stays, the one to the cloud dies with everything it had; the cloud then starts anew."""
+    """The machines' broker stays, the one to the cloud dies with everything it had."""
     times = recent(40)
     agent.configure(uplink_port=far_broker.port, source=mqtt_source(mosquitto.port), assets=PUMP)
     far_cloud = Cloud(far_broker.port, acknowledges=False)
@@ -271,6 +311,23 @@ def test_what_a_full_spool_had_to_drop_is_told_and_the_rest_arrives(
     times = cloud.times_ms()
     assert times == sorted(times)
     assert times[-1] == start + 1000 * (samples - 1), "the newest is kept"
+
+
+@pytest.mark.e2e
+def test_a_gap_is_told_before_what_follows_it(agent: AgentProcess, cloud: Cloud) -> None:
+    """What is left exceeds the window: were the gap told in its turn, the cloud could never acknowledge anything."""
+    spool = Spool.open(agent.state_dir, max_bytes=1024 * 1024, now_ms=now_ms())
+    for t in recent(150):
+        reading = {"a": np.zeros(1, dtype=np.float32)}
+        other = wire.Telemetry(asset="gone", asset_type="generic", t_ms=np.array([t]), signals=reading)
+        spool.append(Batch(telemetry=[wire.encode_telemetry(other)] * 100), now_ms=now_ms())
+    last_seq = spool.last_seq("telemetry")
+    assert last_seq - spool.first_seq("telemetry") > 2 * WINDOW_RECORDS
+    assert spool.first_seq("telemetry") > 1
+    spool.close()
+    agent.start()
+    agent.wait_for_status(is_empty, "all is acknowledged")
+    assert len(cloud.records()) > 2 * WINDOW_RECORDS
 
 
 @pytest.mark.e2e

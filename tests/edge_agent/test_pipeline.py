@@ -151,6 +151,14 @@ def test_what_a_source_delivers_again_is_recognised_also_after_a_crash(rig: Rig)
     assert rig.counters()["duplicate_records"] == 40
 
 
+def test_only_so_many_records_are_remembered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forewarn_edge_agent.pipeline.KEPT_DIGESTS", 2)
+    rig.take(*(record(steps=[step]) for step in (0, 1, 2)))
+    rig.take(record(steps=[2]), record(steps=[1]), record(steps=[0]))
+    assert rig.counters()["duplicate_records"] == 2
+    assert len(rig.bodies("telemetry")) == 4
+
+
 def test_late_samples_are_kept_but_not_assessed(rig: Rig) -> None:
     rig.take(record(steps=[5]))
     before = rig.assets()
@@ -159,7 +167,7 @@ def test_late_samples_are_kept_but_not_assessed(rig: Rig) -> None:
     assert rig.assets() == before
     assert len(rig.bodies("telemetry")) == 3
     assert rig.counters()["late_samples"] == 2
-    rig.take(record(steps=[4, 6]))
+    rig.take(record(steps=[3, 4, 6, 6]))
     assert rig.assets()[0].samples == before[0].samples + 1
 
 
@@ -240,7 +248,8 @@ def test_an_error_in_the_models_costs_only_the_assessment(rig: Rig, monkeypatch:
     monkeypatch.setattr(monitor_module, "assess", broken)
     rig.take(record("press-7", steps=[0], signals=("x", "y", "z")), record("pump-1", steps=[0]))
     rig.crash()
-    rig.take(record("press-7", steps=[1], signals=("x", "y", "z")), record("pump-1", steps=[1]))
+    rig.take(record("press-7", steps=[1], signals=("w", "x", "y", "z")), record("pump-1", steps=[1]))
     assert len(rig.bodies("telemetry")) == 4
+    assert list(wire.decode_telemetry(rig.bodies("telemetry")[2]).signals) == ["x", "y", "z"]
     assert [(row.asset, row.samples) for row in rig.assets()] == [("press-7", 0), ("pump-1", 2)]
     assert rig.counters()["not_assessed"] == 2

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from forewarn_edge_agent import spool as spool_module
 from forewarn_edge_agent.sources import Position
 from forewarn_edge_agent.spool import (
-    KEPT_RECORDS,
     AssetRow,
     Batch,
     Spool,
@@ -160,13 +159,34 @@ def test_an_old_acknowledgement_does_not_go_back(opened: Opener) -> None:
 
 def test_acknowledged_telemetry_stays_until_the_models_have_it_in_a_checkpoint(opened: Opener) -> None:
     spool = opened()
-    append(spool, *(b"%d" % i for i in range(KEPT_RECORDS + 10)))
-    spool.acknowledge("telemetry", spool.epoch, KEPT_RECORDS + 10)
-    assert len(list(spool.records_since_checkpoint())) == KEPT_RECORDS + 10
+    append(spool, b"a", b"b")
+    spool.acknowledge("telemetry", spool.epoch, 2)
+    assert list(spool.records_since_checkpoint()) == [b"a", b"b"]
+    assert everything(spool) == {}, "but it is not sent again"
     spool.append(Batch(assets=(a_row(),)), now_ms=NOW)
     assert list(spool.records_since_checkpoint()) == []
-    assert spool.recent_records() == [b"%d" % i for i in range(10, KEPT_RECORDS + 10)]
-    assert everything(spool) == {}
+    spool.close()
+
+
+def test_the_last_records_can_be_recognised(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "KEPT_DIGESTS", 3)
+    spool = opened()
+    append(spool, b"a", b"b")
+    append(spool, b"c", b"d")
+    spool.close()
+    spool = opened()
+    assert spool.recent_digests() == [wire.digest(body) for body in (b"b", b"c", b"d")]
+    spool.close()
+
+
+def test_a_chunk_ends_at_a_hole(opened: Opener, tmp_path: Path) -> None:
+    """None can come about; but numbering what follows wrongly would be the worst of errors."""
+    spool = opened()
+    append(spool, b"a", b"b", b"c")
+    with sqlite3.connect(tmp_path / spool_module.FILE_NAME) as connection:
+        connection.execute("DELETE FROM telemetry WHERE seq = 2")
+    connection.close()
+    assert everything(spool) == {1: b"a", 3: b"c"}
     spool.close()
 
 
