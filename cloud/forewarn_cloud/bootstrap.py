@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ArgumentError
 
@@ -18,10 +18,7 @@ from forewarn_cloud.adapters.sql.outbox import SqlOutbox
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.adapters.webhook import WebhookSender
-from forewarn_cloud.api.access import LOCAL_HOSTS, ApiDeps
-from forewarn_cloud.api.app import create_app
 from forewarn_cloud.clock import Clock, SystemClock
-from forewarn_cloud.console import pages as console
 from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
 from forewarn_cloud.ingest.pipeline import Ingest
@@ -35,6 +32,9 @@ from forewarn_cloud.workers.downlink import Downlink
 from forewarn_cloud.workers.relay import Relay
 from forewarn_cloud.workers.revisit import Revisits
 from forewarn_models.timebase import timebase_from_environment
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def open_clock(environment: Mapping[str, str]) -> Clock:
@@ -131,8 +131,13 @@ def make_relay(settings: Settings, engine: Engine, clock: Clock, smtp: SmtpServe
     return Relay(outbox=SqlOutbox(engine), senders=senders, clock=clock)
 
 
-def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -> FastAPI:
+def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -> "FastAPI":
     """The API and the console."""
+    # Imported here: they take half a second, which the commands on nodes and master data need not wait for.
+    from forewarn_cloud.api.access import LOCAL_HOSTS, ApiDeps
+    from forewarn_cloud.api.app import create_app
+    from forewarn_cloud.console import pages as console
+
     deps = ApiDeps(
         clock=clock,
         reading=lambda: reading(engine),
@@ -141,7 +146,7 @@ def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -
         changes=SqlChanges(engine),
         principal=local_principal(settings),
         ready=lambda: {"database": _answers(engine), "broker": ingest.connected, "ingest": ingest.serving},
-        allowed_hosts=_allowed_hosts(settings),
+        allowed_hosts=(*LOCAL_HOSTS, *_own_hosts(settings)),
     )
     return create_app(deps, [console.router])
 
@@ -155,6 +160,6 @@ def _answers(engine: Engine) -> bool:
     return True
 
 
-def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
+def _own_hosts(settings: Settings) -> tuple[str, ...]:
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
-    return tuple(dict.fromkeys([*LOCAL_HOSTS, settings.host, *settings.allowed_hosts, *([public] if public else [])]))
+    return (settings.host, *settings.allowed_hosts, *([public] if public else []))
