@@ -144,8 +144,7 @@ def demo_command(
             found = run_demo(folder=chosen, seconds=seconds, seed=seed, rate=rate, headless=headless)
     except (DemoFailed, OSError) as error:
         _fail(str(error), EXIT_FAILED)
-    console = Console()
-    console.print(summary(found), width=max(console.width, SUMMARY_WIDTH))
+    Console(width=None if sys.stdout.isatty() else SUMMARY_WIDTH).print(summary(found))
     if report is not None:
         write_report(report, found)
     if found.lost or not found.caught:

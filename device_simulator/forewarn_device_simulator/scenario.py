@@ -34,6 +34,8 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     life_hours: dict[str, float] | None = None
     """Failure mode -> median life in hours at rated load. A mode that is not listed does not occur; {} is a fleet that
     never fails; left out, every mode occurs with the life usual for the machine type."""
+    life_after_repair: Literal["same", "usual"] = "same"
+    """`usual`: a renewed component lives as long as is usual for the machine type."""
     life_spread: float = 0.25
     """Standard deviation of the logarithm of life."""
     wear_at_start: tuple[float, float] = (0.0, 0.0)

@@ -228,7 +228,9 @@ class _Wearing:
         group, generation = self._unit.group, self._generation[mode]
         random = generator(self._unit.seed, self._unit.asset, "component", mode, str(generation))
         z_life, z_interval = random.standard_normal(2)
-        life_hours = life_hours_of(group)[mode] * float(np.exp(group.life_spread * z_life))
+        usual = generation > 0 and group.life_after_repair == "usual"
+        median_hours = MACHINES[group.asset_type].life_hours[mode] if usual else life_hours_of(group)[mode]
+        life_hours = median_hours * float(np.exp(group.life_spread * z_life))
         failure_mode = MACHINES[group.asset_type].asset_type.failure_mode(mode)
         assert failure_mode is not None, mode
         p_f_hours = failure_mode.p_f_interval_hours * float(np.exp(P_F_SPREAD * z_interval))

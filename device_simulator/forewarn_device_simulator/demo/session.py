@@ -20,7 +20,7 @@ from forewarn_device_simulator.demo.people import OrderStep, ReceiptStep, Repair
 from forewarn_device_simulator.demo.programs import Programs, ProgramStatus
 from forewarn_device_simulator.live.control import CONTROL_TOPIC, ControlMessage, RepairCommand
 from forewarn_device_simulator.live.state import load_state
-from forewarn_device_simulator.live.truth import Truth, read_truth
+from forewarn_device_simulator.live.truth import Failed, Truth, WouldFail, read_truth
 from forewarn_device_simulator.scenario import units_total
 
 TICK_SECONDS: Final = 0.25
@@ -164,7 +164,7 @@ class Session:
         )
         if everything:
             self._looked_at = now
-        for line in changes(before.orders, self._overview.orders):
+        for line in (*changes(before.orders, self._overview.orders), *breaks(before, self._overview)):
             self._say(line)
 
     def _do(self, step: Step) -> None:
@@ -309,6 +309,15 @@ def changes(before: Sequence[Order], after: Sequence[Order]) -> Iterator[str]:
             yield f"{order.number} opened: {order.asset}, {order.failure_mode}; {parts}"
         elif was.state != order.state:
             yield f"{order.number} {order.state.lower().replace('_', ' ')}: {order.asset}"
+
+
+def breaks(before: Overview, after: Overview) -> Iterator[str]:
+    """Which untended twins, and which machines in spite of everything, broke between two looks."""
+    for truth in after.truths:
+        if isinstance(truth, WouldFail) and truth.twin and before.now_ms < truth.would_fail_at <= after.now_ms:
+            yield f"the untended twin of {truth.asset} breaks now: {truth.failure_mode}"
+        elif isinstance(truth, Failed) and truth not in before.truths:
+            yield f"{truth.asset} has broken down: {truth.failure_mode}"
 
 
 def _unsent(messages: Sequence[Message]) -> int:
