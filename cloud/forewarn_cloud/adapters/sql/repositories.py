@@ -359,8 +359,8 @@ class SqlRecords:
 def verify_audit(connection: Connection, tenant: str) -> AuditReport:
     """Whether the audit of a tenant is as it was written."""
     query = _select(AuditEntry, schema.audit, tenant=tenant).order_by(schema.audit.c.position)
-    rows = connection.execute(query.execution_options(yield_per=_AUDIT_PAGE))
-    return check_chain(AuditEntry(**row._mapping) for row in rows)
+    with connection.execute(query.execution_options(yield_per=_AUDIT_PAGE)) as rows:
+        return check_chain(AuditEntry(**row._mapping) for row in rows)
 
 
 # --- between rows and entities --------------------------------------------------------------------------------------

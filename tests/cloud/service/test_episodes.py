@@ -1,0 +1,142 @@
+"""How a run of evidence begins, goes on and ends: pure, one advisory at a time."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from forewarn_cloud.entities import Episode
+from forewarn_cloud.service.catalogue import asset_type_of
+from forewarn_cloud.service.episodes import Step, follow
+from forewarn_cloud.service.evidence import weigh
+from forewarn_cloud.service.policy import Policy
+from forewarn_models.wire import Advisory, RulHours
+from tests.cloud.world import HOUR_MS, START_MS, advisory, normal
+
+PUMP = asset_type_of("centrifugal_pump")
+POLICY = Policy()
+
+
+def step(episode: Episode | None, heard: Advisory, repaired_at: int | None = None) -> Step:
+    return follow(
+        episode,
+        heard,
+        PUMP,
+        POLICY,
+        tenant="local",
+        now_ms=heard.observed_at + 1000,
+        repaired_at=repaired_at,
+        make_id=lambda: "e1",
+    )
+
+
+def opened() -> Episode:
+    first = step(None, advisory())
+    assert (first.event, first.episode is not None) == ("opened", True)
+    assert first.episode is not None
+    return first.episode
+
+
+@pytest.mark.parametrize(
+    ("changes", "opens", "trusted"),
+    [
+        ({}, True, True),
+        ({"failure_modes": {}, "rul_hours": None}, True, True),
+        ({"condition": "ALERT"}, True, True),
+        ({"condition": "ALERT", "rul_hours": None}, True, True),
+        ({"condition": "ALERT", "failure_modes": {}}, True, True),
+        ({"condition": "ALERT", "failure_modes": {}, "rul_hours": None}, False, True),
+        ({"condition": "ALERT", "failure_modes": {"seal_leak": 0.3}, "rul_hours": None}, False, True),
+        ({"condition": "NORMAL", "failure_modes": {}, "rul_hours": None}, False, False),
+        ({"condition": "UNKNOWN", "rul_hours": None}, False, False),
+        ({"maturity": "LEARNING"}, True, False),
+        ({"maturity": "LEARNING", "limits_exceeded": ("vibration_rms_mm_s",)}, True, True),
+        ({"condition": "NORMAL", "limits_exceeded": ("vibration_rms_mm_s",)}, True, True),
+        ({"failure_modes": {"not_of_this_type": 0.9}}, True, True),
+    ],
+)
+def test_what_an_advisory_proves(changes: dict[str, Any], opens: bool, trusted: bool) -> None:
+    evidence = weigh(advisory(**changes), PUMP, POLICY)
+    assert (evidence.opens, evidence.trusted) == (opens, trusted)
+
+
+def test_only_a_failure_mode_the_type_knows_and_that_is_likely_is_named() -> None:
+    def named(**modes: float) -> str | None:
+        mode = weigh(advisory(failure_modes=modes), PUMP, POLICY).failure_mode
+        return mode.code if mode is not None else None
+
+    assert named(seal_leak=0.5, bearing_wear=0.45) == "seal_leak"
+    assert named(seal_leak=0.39) is None
+    assert named(gremlins=0.99, seal_leak=0.41) == "seal_leak"
+    assert named() is None
+
+
+def test_an_episode_begins_when_the_evidence_began() -> None:
+    episode = opened()
+    assert (episode.failure_mode, episode.state) == ("seal_leak", "OPEN")
+    assert (episode.started_at, episode.opened_at) == (START_MS - HOUR_MS, START_MS + 1000)
+    assert step(None, normal()) == Step(episode=None, event="none")
+
+
+def test_more_evidence_keeps_the_beginning_and_takes_the_latest_word() -> None:
+    later = step(opened(), advisory(at_hours=3, health_index=0.3))
+    assert later.event == "confirmed"
+    assert later.episode is not None
+    assert (later.episode.started_at, later.episode.last_evidence_at) == (START_MS - HOUR_MS, START_MS + 3 * HOUR_MS)
+    assert later.episode.advisory.health_index == 0.3
+
+
+def test_what_is_older_than_the_latest_evidence_is_only_counted() -> None:
+    episode = opened()
+    late = step(episode, advisory(at_hours=-2, health_index=0.1))
+    assert late == Step(episode=replace(episode, advisory_count=2), event="none")
+
+
+def test_another_failure_mode_takes_over_only_when_it_is_clearly_likelier() -> None:
+    episode = opened()
+    close_call = step(episode, advisory(at_hours=1, failure_modes={"bearing_wear": 0.5, "seal_leak": 0.4}))
+    assert close_call.event == "confirmed"
+    clear = step(episode, advisory(at_hours=1, failure_modes={"bearing_wear": 0.7, "seal_leak": 0.2}))
+    assert clear.event == "rediagnosed"
+    assert clear.episode is not None
+    assert (clear.episode.id, clear.episode.failure_mode) == (episode.id, "bearing_wear")
+
+
+def test_a_first_diagnosis_takes_over_from_none_and_none_never_from_one() -> None:
+    unspecified = step(None, advisory(failure_modes={})).episode
+    assert unspecified is not None
+    assert unspecified.failure_mode == "unspecified"
+    assert step(unspecified, advisory(at_hours=1, failure_modes={"seal_leak": 0.45})).event == "rediagnosed"
+    assert step(opened(), advisory(at_hours=1, failure_modes={})).event == "confirmed"
+
+
+def test_it_ends_when_the_machine_has_been_normal_for_long_enough() -> None:
+    clearing = step(opened(), normal(at_hours=2))
+    assert clearing.event == "clearing"
+    still = step(clearing.episode, normal(at_hours=13.9))
+    assert still.event == "clearing"
+    cleared = step(still.episode, normal(at_hours=14))
+    assert cleared.event == "cleared"
+    assert cleared.episode is not None
+    assert (cleared.episode.state, cleared.episode.close_reason) == ("CLOSED", "evidence cleared")
+
+
+def test_new_evidence_starts_the_calm_anew() -> None:
+    episode = step(opened(), normal(at_hours=2)).episode
+    episode = step(episode, advisory(at_hours=10)).episode
+    assert episode is not None
+    assert episode.cleared_at is None
+    assert step(episode, normal(at_hours=15)).event == "clearing"
+
+
+@pytest.mark.parametrize("silent", [{"condition": "UNKNOWN"}, {"maturity": "LEARNING"}])
+def test_silence_is_not_health(silent: dict[str, Any]) -> None:
+    episode = step(opened(), normal(at_hours=2)).episode
+    assert step(episode, normal(at_hours=40, **silent)).event == "none"
+
+
+def test_evidence_from_before_the_repair_is_about_a_machine_that_is_no_more() -> None:
+    repaired_at = START_MS + 10 * HOUR_MS
+    old = advisory(at_hours=11, since=START_MS, rul_hours=RulHours(1.0, 2.0, 3.0))
+    assert step(None, old, repaired_at) == Step(episode=None, event="none")
+    assert step(None, advisory(at_hours=11, since=repaired_at + 1), repaired_at).event == "opened"
