@@ -238,6 +238,8 @@ def _persisting(state: ConditionState, suspect: Bools) -> tuple[Bools, Condition
 
 def _running_length(initial: Ints, holds: Bools) -> Ints:
     """For how many steps running `holds` (A, n, ...) is true, after `initial` (A, ...) of them."""
+    if not holds.any():
+        return np.zeros(holds.shape, dtype=np.int64)
     step = np.arange(holds.shape[1])[None, :, None]
     last = np.maximum.accumulate(np.where(holds, -1, step), axis=1)
     return np.where(last < 0, initial[:, None] + step + 1, step - last)

@@ -136,21 +136,29 @@ def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools) -> Float
     return smoothed
 
 
-def collected(state: EvidenceState, evidence: Evidence, error: Floats, usable: Bools, counts: Bools) -> EvidenceState:
-    """The state with a segment added to what is pending; `error` (A, n, C) residual over sqrt(1 + leverage)."""
-    used = usable & counts[:, :, None]
+def collected(
+    state: EvidenceState, evidence: Evidence, error: Floats, usable: Bools, counts: Bools, calibrating: Bools
+) -> EvidenceState:
+    """The state with a segment added to what is pending.
+
+    `error` (A, n, C) residual over sqrt(1 + leverage), counted where `usable` (A, n, C) in samples that are judged,
+    `counts` (A, n), of assets that are `calibrating` (A,).
+    """
+    maximum = np.where(counts, evidence.distance, 0.0).max(axis=1)
+    state = replace(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
+    if not calibrating.any():
+        return state
+    used = usable & (counts & calibrating[:, None])[:, :, None]
     deviation = np.where(state.samples > 2 * state.samples.shape[1], state.deviation, 0.0)
     bound = np.where(deviation > 0, _CLIP * deviation, np.inf)[:, None]
     kept = np.where(used, np.clip(error, -bound, bound), 0.0)
     smooth = used & (state.deviation > 0)[:, None]
-    maximum = np.where(counts, evidence.distance, 0.0).max(axis=1)
     return replace(
         state,
         pending_products=state.pending_products + np.matmul(kept.transpose(0, 2, 1), kept),
         pending_samples=state.pending_samples + used.sum(axis=1),
         pending_squares=state.pending_squares + np.where(smooth, evidence.smoothed**2, 0.0).sum(axis=1),
         pending_smoothed_samples=state.pending_smoothed_samples + smooth.sum(axis=1),
-        pending_maximum=np.maximum(state.pending_maximum, maximum),
     )
 
 
@@ -170,6 +178,8 @@ def learned(
     `level` (A, C) typical size of the readings and `steadiness` (A, C) share of readings that repeat the one before:
     they bound the standard deviation of signals that hardly move from below.
     """
+    if not state.pending_samples.any():
+        return replace(state, pending_maximum=np.zeros_like(state.pending_maximum))
     keep = accept[:, None]
     maxima = np.log(np.maximum(state.pending_maximum, 1e-3))
     counted = (accept & complete & (state.fitted_samples > 0) & (state.pending_maximum > 0))[:, None]

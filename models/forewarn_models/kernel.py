@@ -354,8 +354,8 @@ def _health(model: Model, verdict: Verdict) -> Floats:
 
 def _collected(model: Model, before: State, state: State, segment: _Segment) -> State:
     """The state with the segment put aside for learning at the end of the window."""
-    learning = _maturity(model.settings, before.baseline) == Maturity.LEARNING
-    readable = segment.readable
+    maturity = _maturity(model.settings, before.baseline)
+    learning, readable = maturity == Maturity.LEARNING, segment.readable
     weight = np.where(learning[:, None], 1.0, _novelty(model, segment.prediction.leverage)) * readable
     usable = segment.good & ~segment.suspect
     error = segment.residual / np.sqrt(1.0 + segment.prediction.leverage)[:, :, None]
@@ -372,7 +372,12 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
         state,
         regime=regimes.collected(state.regime, segment.prediction, segment.relative, usable, weight),
         evidence=evidences.collected(
-            state.evidence, segment.evidence, error, usable & segment.prediction.known[:, :, None], segment.judged
+            state.evidence,
+            segment.evidence,
+            error,
+            usable & segment.prediction.known[:, :, None],
+            segment.judged,
+            maturity < Maturity.MATURE,
         ),
         baseline=baseline,
     )

@@ -121,6 +121,8 @@ def collected(state: RegimeState, prediction: Prediction, readings: Floats, good
 
     A missing reading is filled with what was expected: it then says nothing about its signal.
     """
+    if not weight.any():
+        return state
     filled = np.where(good, readings, prediction.expected)
     ones = np.ones((*weight.shape, 1))
     sample = np.concatenate([ones, prediction.features, filled], axis=2)
@@ -130,6 +132,8 @@ def collected(state: RegimeState, prediction: Prediction, readings: Floats, good
 
 def learned(layout: Layout, state: RegimeState, accept: Bools) -> RegimeState:
     """The state after a window: what is pending is learned where `accept` (A,) says so, and forgotten elsewhere."""
+    if not state.pending.any():
+        return state
     moments = np.where(accept[:, None, None], state.moments + state.pending, state.moments)
     state = replace(state, moments=moments, pending=np.zeros_like(state.pending))
     weight = moments[:, 0, 0]

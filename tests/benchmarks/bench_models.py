@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def river_speed(seconds: float) -> dict[str, float | str]:
         spent += time.perf_counter() - began
         samples += len(rows)
     return {
-        "version": version,
+        "version": metadata.version("river"),
         "samples_per_s": round(samples / spent),
         "us_per_sample": round(1e6 * spent / samples, 3),
     }
