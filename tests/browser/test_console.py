@@ -5,6 +5,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from forewarn_cloud import views
 from forewarn_cloud.adapters.sql.engine import reading
+from forewarn_cloud.principal import LOCAL_PRINCIPAL
 from forewarn_cloud.service import desk as use_cases
 from forewarn_models.wire import RulHours
 from tests.browser.conftest import Tab
@@ -113,7 +114,7 @@ def test_an_order_page_follows_what_others_do(desk: World, tab: Tab) -> None:
     wear_a_pump(desk)
     order = order_of(desk, "pump-1")
     tab.open(f"/orders/{order.id}")
-    desk.transactions.run(lambda uow: use_cases.acknowledge(uow, desk.deps.principal, desk.clock, order.id, None))
+    desk.transactions.run(lambda uow: use_cases.acknowledge(uow, LOCAL_PRINCIPAL, desk.clock, order.id, None))
     expect(tab.page.locator("#order-head .state")).to_have_text("Acknowledged")
     expect(tab.page.locator("#order-timeline")).to_contain_text("Acknowledged")
     expect(tab.page.get_by_role("button", name="Start work")).to_be_visible()
@@ -125,7 +126,7 @@ def test_what_someone_is_typing_stays_while_the_page_follows(desk: World, tab: T
     tab.open(f"/orders/{order.id}")
     tab.page.get_by_text("Cancel the order").click()
     tab.page.get_by_label("Reason").fill("The customer repl")
-    desk.transactions.run(lambda uow: use_cases.acknowledge(uow, desk.deps.principal, desk.clock, order.id, None))
+    desk.transactions.run(lambda uow: use_cases.acknowledge(uow, LOCAL_PRINCIPAL, desk.clock, order.id, None))
     expect(tab.page.locator("#order-head .state")).to_have_text("Acknowledged")
     expect(tab.page.get_by_label("Reason")).to_have_value("The customer repl")
 

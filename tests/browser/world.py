@@ -22,7 +22,7 @@ from forewarn_cloud.api.access import ApiDeps
 from forewarn_cloud.api.app import create_app
 from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.console.pages import router
-from forewarn_cloud.principal import LOCAL_PRINCIPAL
+from forewarn_cloud.principal import LOCAL_PRINCIPAL, Principal
 from forewarn_cloud.seed import parse_master_data, seed
 from forewarn_cloud.service.chain import Chain
 from forewarn_cloud.service.policy import default_policy
@@ -48,9 +48,9 @@ class World:
     workers: Advisories
     next_seq: int = field(default=1)
 
-    @property
-    def deps(self) -> ApiDeps:
+    def deps(self, principal: Principal = LOCAL_PRINCIPAL) -> ApiDeps:
         return ApiDeps(
+            principal=principal,
             clock=self.clock,
             reading=lambda: reading(self.engine),
             telemetry=SqlTelemetry,
@@ -206,9 +206,9 @@ def rename(desk: World, asset: str, name: str) -> None:
 
 
 @contextmanager
-def serving(desk: World, port: int = 0) -> Iterator[str]:
+def serving(desk: World, port: int = 0, *, principal: Principal = LOCAL_PRINCIPAL) -> Iterator[str]:
     """The console of this desk on that port, a free one if it is 0; its address."""
-    app = create_app(desk.deps, [router])
+    app = create_app(desk.deps(principal), [router])
     server = uvicorn.Server(
         uvicorn.Config(
             app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=1, lifespan="off"

@@ -423,7 +423,7 @@ def messages(deps: Deps, principal: Reader, page: CurrentPage, pages: Pages) -> 
     return render(page, "messages.html", undelivered=undelivered, mails=mails.items, **_pager(page, cursor))
 
 
-@router.get("/messages/{message_id}")
+@router.get("/messages/{message_id:path}")
 def message(
     deps: Deps, principal: Reader, page: CurrentPage, message_id: Annotated[str, Path(max_length=300)]
 ) -> HTMLResponse:
