@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import Engine
 
-from forewarn_cloud import bootstrap
+from forewarn_cloud import bootstrap, views
 from forewarn_cloud.adapters.nats_broker import NatsBroker
+from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.endpoints import AlreadyRunning, Endpoints, choose_port, listen, read_endpoints, write_endpoints
 from forewarn_cloud.mailbox import start_mailbox
@@ -44,6 +46,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         engine = bootstrap.open_database(settings)
         running.callback(engine.dispose)
         migrate(engine)
+        _hint_at_nodes(engine, settings.tenant)
         broker_url = settings.broker_url or running.enter_context(embedded_broker(settings))
         smtp_url = settings.smtp_url
         if smtp_url is None:
@@ -100,6 +103,12 @@ def run_broker(settings: Settings, announce: Callable[[str], None]) -> int:
         announce(url)
         asked_to_stop.wait()
     return 0
+
+
+def _hint_at_nodes(engine: Engine, tenant: str) -> None:
+    with reading(engine) as connection:
+        if not views.list_nodes(connection, tenant, limit=1).items:
+            _log.warning("no node is enrolled yet: `forewarn-cloud node add NAME` lets an edge agent in")
 
 
 def _endpoints(settings: Settings, port: int, broker_url: str, smtp_url: str) -> Endpoints:

@@ -10,7 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import retrying, writing
+from forewarn_cloud.adapters.sql.repositories import SqlRecords
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
+from forewarn_cloud.entities import AuditNote
 from forewarn_cloud.ingest.ledger import (
     Changes,
     KnownAsset,
@@ -101,6 +103,7 @@ class SqlLedgerTransaction:
             self.connection.execute(self._upsert(schema.gaps).on_conflict_do_nothing(), gaps)
         self._write_refusals(changes)
         self._write_lanes(changes)
+        self._note_declared(changes)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -138,6 +141,22 @@ class SqlLedgerTransaction:
         ]
         if signals:
             self.connection.execute(self._upsert(schema.asset_signals).on_conflict_do_nothing(), signals)
+
+    def _note_declared(self, changes: Changes) -> None:
+        """Last, because it locks the end of the audit."""
+        records = SqlRecords(self.connection)
+        for (tenant, name), asset in changes.assets.items():
+            note = AuditNote(
+                tenant=tenant,
+                at=changes.at,
+                actor=f"node {asset.node}",
+                subject="asset",
+                subject_id=name,
+                action="declared",
+                detail={"node": asset.node, "asset_type": asset.asset_type},
+            )
+            records.add_audit(note)
+        records.chain_audit()
 
     def _write_nodes(self, changes: Changes) -> None:
         nodes, commands = schema.nodes, schema.commands

@@ -207,6 +207,8 @@ def test_a_birth_registers_machines_even_if_it_is_delivered_last(ingest: Ingesti
     assert ingest.quarantine == []
     assert ("fan-7", "n1", "motor_fan") in rows(ingest.engine, "assets", "asset", "node", "asset_type")
     assert rows(ingest.engine, "nodes", "online", "version") == [(True, "0.1")]
+    noted = rows(ingest.engine, "audit", "actor", "subject_id", "action")
+    assert noted == [("node n1", "fan-7", "declared")]
 
 
 def test_records_that_overtake_the_birth_wait_for_it(ingest: Ingesting) -> None:
