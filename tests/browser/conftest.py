@@ -58,7 +58,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as found:
+    with world(tmp_path / "forewarn.db") as found:
         yield found
 
 

@@ -4,13 +4,13 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import uvicorn
-from sqlalchemy import Engine, insert, update
+from sqlalchemy import Engine, func, insert, select, update
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.answers import SqlChanges
@@ -46,7 +46,7 @@ class World:
     clock: FixedClock
     transactions: SqlTransactions
     workers: Advisories
-    next_seq: int = field(default=1)
+    next_seq: int = 0
 
     def deps(self, principal: Principal = LOCAL_PRINCIPAL) -> ApiDeps:
         return ApiDeps(
@@ -96,11 +96,13 @@ class World:
 
 
 @contextmanager
-def world(folder: Path) -> Iterator[World]:
-    """An empty desk with the master data that ships with forewarn."""
-    engine = make_engine(f"sqlite:///{folder / 'forewarn.db'}")
+def world(database: Path) -> Iterator[World]:
+    """A desk with the master data that ships with forewarn, and what is in the database already."""
+    engine = make_engine(f"sqlite:///{database}")
     migrate(engine)
     seed(engine, LOCAL_PRINCIPAL.tenant, parse_master_data(MASTER_DATA.read_text("utf-8")), NOW_MS - 30 * 24 * HOUR_MS)
+    with reading(engine) as connection:
+        last_seq = connection.execute(select(func.max(schema.advisories.c.seq))).scalar() or 0
     clock, transactions = FixedClock(at_ms=NOW_MS), SqlTransactions(engine)
     chain = Chain(clock=clock, policy=default_policy())
     yield World(
@@ -108,6 +110,7 @@ def world(folder: Path) -> Iterator[World]:
         clock=clock,
         transactions=transactions,
         workers=Advisories(transactions=transactions, chain=chain),
+        next_seq=last_seq,
     )
     engine.dispose()
 

@@ -1,5 +1,6 @@
 """The console over HTTP, without a browser."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,19 @@ import pytest
 from tests.browser.world import World, serving, wear_a_pump, world
 
 
+@pytest.fixture(scope="session")
+def worn_pump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a desk with one open order: the bearing of pump-1."""
+    database = tmp_path_factory.mktemp("worn-pump") / "forewarn.db"
+    with world(database) as desk:
+        wear_a_pump(desk)
+    return database
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[World]:
-    """A desk with one open order: the bearing of pump-1."""
-    with world(tmp_path) as found:
-        wear_a_pump(found)
+def desk(worn_pump: Path, tmp_path: Path) -> Iterator[World]:
+    """A copy of that desk, the test's own."""
+    with world(Path(shutil.copy(worn_pump, tmp_path))) as found:
         yield found
 
 
