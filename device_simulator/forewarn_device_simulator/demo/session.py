@@ -91,29 +91,38 @@ class Session:
         folder, cloud_config = self._layout.folder, str(self._layout.folder / "cloud.toml")
         broker = ["broker", "--data-dir", str(folder / "broker"), "--port", str(self._layout.broker_port)]
         self._programs.start("broker", [program("forewarn-cloud"), *broker])
-        self._seed(cloud_config)
+        seeding = self._seed(cloud_config)
         self._wait("broker", lambda: "broker mqtt://" in self._log("broker"))
-        self._programs.start("cloud", [program("forewarn-cloud"), "up", "--config", cloud_config])
         for plant in PLANTS:
             config = str(self._layout.agent_config(plant))
             self._programs.start(f"edge-{plant}", [program("forewarn-edge"), "run", "--config", config])
+        self._finish(seeding)
+        self._programs.start("cloud", [program("forewarn-cloud"), "up", "--config", cloud_config])
         for plant in PLANTS:
             self._wait(f"edge-{plant}", lambda plant=plant: "source_up" in self._log(f"edge-{plant}"))  # type: ignore[misc]
         self._wait("cloud", self._desk.ready)
         self._programs.start("simulator", [program("forewarn-sim"), "run", *self._simulator_arguments()])
 
-    def _seed(self, cloud_config: str) -> None:
+    def _seed(self, cloud_config: str) -> "subprocess.Popen[str]":
         command = [program("forewarn-cloud"), "seed", str(self._layout.folder / "master-data.toml")]
-        done = subprocess.run(
+        return subprocess.Popen(
             [*command, "--config", cloud_config],
             env=self._layout.environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-            timeout=COMMAND_SECONDS,
         )
-        if done.returncode != 0:
-            raise DemoFailed(f"the master data could not be loaded: {done.stderr.strip()}")
+
+    @staticmethod
+    def _finish(seeding: "subprocess.Popen[str]") -> None:
+        try:
+            said, _ = seeding.communicate(timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            seeding.kill()
+            said, _ = seeding.communicate()
+        if seeding.returncode != 0:
+            raise DemoFailed(f"the master data could not be loaded: {said.strip()}")
 
     def _simulator_arguments(self) -> list[str]:
         layout = self._layout
