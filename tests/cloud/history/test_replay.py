@@ -176,6 +176,13 @@ def test_the_wrong_parts_cost_a_second_trip() -> None:
     assert right.cost == PLANNED
 
 
+def test_the_wrong_part_is_there_for_another_machine() -> None:
+    one = World(part=PartSupply(on_hand_local=1, on_hand_central=0, purchase_hours=5000.0))
+    cases = [_case(fails=100, told=[10], mode="belt"), _case(number=1, fails=90, mode="bearing")]
+    _, other = _run(cases, one, rule=_order_for("bearing"))
+    assert (other.outcome, other.stock_outs) == ("missed", 0)
+
+
 def test_evidence_that_clears_withdraws_the_order_and_frees_its_part() -> None:
     def rule(question: Question) -> Verdict:
         started = question.now_ms == T0 + 10 * HOUR
