@@ -96,16 +96,8 @@ class Scorecard:
     costs: Costs
 
 
-def backtest(
-    dataset: Dataset, model: Model, policy: Policy, world: World, advance: Advance = lambda _: None
-) -> Scorecard:
-    """The scorecard of a policy on a dataset.
-
-    Raises:
-        DatasetError: nothing in the dataset tells what really happened.
-    """
-    check_truth(dataset)
-    cases = build_cases(dataset, model, world, advance)
+def score(dataset: Dataset, model: Model, cases: Sequence[Case], policy: Policy, world: World) -> Scorecard:
+    """The scorecard of a policy on the cases that `build_cases` made of a dataset with this model."""
     asset_type = dataset.asset_type
     results = replay(cases, world, policy, asset_type, rule=ExpectedCost(world, policy, asset_type))
     return Scorecard(
@@ -129,6 +121,11 @@ def backtest(
 
 
 def check_truth(dataset: Dataset) -> None:
+    """Whether a scorecard is possible.
+
+    Raises:
+        DatasetError: nothing in the dataset tells what really happened.
+    """
     if dataset.failures is None and dataset.faults is None and not dataset.remaining_lives:
         raise DatasetError(
             "backtest: nothing tells what really happened; add failures.csv (asset_id, failed_at, failure_mode), "

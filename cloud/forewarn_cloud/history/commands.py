@@ -95,7 +95,9 @@ def backtest(
         backtests.check_truth(read)
         kernel = _model(read, model)
         with _progress("assessing", len(read.telemetry.t_ms)) as advance:
-            card = backtests.backtest(read, kernel, chosen, settings, advance)
+            cases = backtests.build_cases(read, kernel, settings, advance)
+        with _progress("replaying", None):
+            card = backtests.score(read, kernel, cases, chosen, settings)
     if as_json:
         typer.echo(msgspec.json.encode(card).decode())
     else:
@@ -130,8 +132,8 @@ def _stop(message: str, status: int) -> typer.Exit:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> "Iterator[Advance]":
-    """A bar on standard error, if that is a terminal."""
+def _progress(what: str, total: int | None) -> "Iterator[Advance]":
+    """A bar on standard error, if that is a terminal; it only moves to and fro where `total` is not known."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -144,7 +146,7 @@ def _progress(what: str, total: int) -> "Iterator[Advance]":
 def _read(folder: Path) -> "Dataset":
     from forewarn_cloud.history.dataset import read_dataset
 
-    with _progress("reading", 1):
+    with _progress("reading", None):
         return read_dataset(folder)
 
 
