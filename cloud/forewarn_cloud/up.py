@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -26,7 +27,7 @@ from forewarn_cloud.endpoints import AlreadyRunning, Endpoints, choose_port, lis
 from forewarn_cloud.mailbox import start_mailbox
 from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
 
-JOIN_SECONDS: Final = 3.0
+JOIN_SECONDS: Final = 2.0
 CLOSE_STREAMS_SECONDS: Final = 2
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     """
     clock = bootstrap.open_clock(environment)
     policy = bootstrap.read_policy(settings)
-    with _stop_signals() as asked_to_stop, ExitStack() as running:
+    with _stop_signals() as signals, ExitStack() as running:
         running.enter_context(_only_one(bootstrap.make_data_dir(settings)))
         engine = bootstrap.open_database(settings)
         running.callback(engine.dispose)
@@ -61,11 +62,11 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         ingest.start()
         running.callback(ingest.stop)
         web = running.enter_context(_web(bootstrap.make_web(settings, engine, clock, ingest), settings))
-        workers.on_failure = web.stop
+        workers.on_failure = signals.on_ask = web.stop
         endpoints = _endpoints(settings, web.port, broker_url, smtp_url)
         write_endpoints(settings.data_dir, endpoints)
         announce(endpoints)
-        if not asked_to_stop.is_set() and not workers.failed:
+        if not signals.asked.is_set() and not workers.failed:
             web.run()
     return 1 if workers.failed else 0
 
@@ -96,12 +97,12 @@ def run_broker(settings: Settings, announce: Callable[[str], None]) -> int:
         SettingsError, AlreadyRunning, PortTaken, BrokerFailed: it cannot start.
     """
     with (
-        _stop_signals() as asked_to_stop,
+        _stop_signals() as signals,
         _only_one(bootstrap.make_data_dir(settings), "broker.lock"),
         embedded_broker(settings) as url,
     ):
         announce(url)
-        asked_to_stop.wait()
+        signals.asked.wait()
     return 0
 
 
@@ -139,17 +140,25 @@ def _only_one(data_dir: Path, name: str = "cloud.lock") -> Iterator[None]:
         yield
 
 
+@dataclass
+class _Signals:
+    asked: threading.Event = field(default_factory=threading.Event)
+    on_ask: Callable[[], None] | None = None
+
+
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event instead of ending the process where it stands."""
-    asked = threading.Event()
+def _stop_signals() -> Iterator[_Signals]:
+    """SIGTERM and SIGINT are noted instead of ending the process where it stands."""
+    signals = _Signals()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
+        signals.asked.set()
+        if signals.on_ask is not None:
+            signals.on_ask()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -169,8 +178,9 @@ class _Workers:
 
     def __exit__(self, *_error: object) -> None:
         self._stopping.set()
+        deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
-            thread.join(JOIN_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 _log.warning("%s does not stop in time and is left behind; nothing it does is half done", thread.name)
 

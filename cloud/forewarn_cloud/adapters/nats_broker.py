@@ -29,7 +29,7 @@ MAX_LOG_BYTES: Final = 5 * 1024 * 1024
 ACK_WAIT_SECONDS: Final = 10
 MAX_UNACKNOWLEDGED: Final = 8192
 START_SECONDS: Final = 15.0
-STOP_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 2.0
 RESTART_PAUSE_SECONDS: Final = (0.1, 5.0)
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 _RESERVED_SUBJECTS: Final = ("$JS.>", "$SYS.>", "$MQTT.>", "$NRG.>", "$KV.>", "$O.>")
@@ -44,7 +44,7 @@ class NatsBroker:
 
     def __init__(self, *, folder: Path, port: int) -> None:
         self.port = port
-        self._folder = folder
+        self._folder = folder = folder.resolve()
         self._config = folder / "nats.conf"
         self._pid_file = folder / "nats.pid"
         self._log_file = folder / "nats.log"

@@ -10,7 +10,7 @@ from forewarn_cloud.ingest.handover import HandOver
 from forewarn_cloud.ingest.ledger import Ledger
 from forewarn_cloud.ingest.writer import Counters, Writer
 
-STOP_SECONDS: Final = 6.0
+STOP_SECONDS: Final = 4.0
 
 
 class Ingest:
