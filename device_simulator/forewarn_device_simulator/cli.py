@@ -12,13 +12,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forewarn_device_simulator.dataset import FORMS, DatasetError, Form, generate
-from forewarn_device_simulator.demo.run import DEFAULT_RATE, DEFAULT_SECONDS, demo_folder, run_demo, write_report
+from forewarn_device_simulator.demo.report import Report
+from forewarn_device_simulator.demo.run import (
+    DEFAULT_RATE,
+    DEFAULT_SECONDS,
+    Options,
+    demo_folder,
+    run_demo,
+    write_report,
+)
 from forewarn_device_simulator.demo.screen import summary
 from forewarn_device_simulator.demo.session import DemoFailed
-from forewarn_device_simulator.live.begin import DEFAULT_BROKER, AddressError, begin_run, broker_address, instant_ms
+from forewarn_device_simulator.live.begin import (
+    DEFAULT_BROKER,
+    AddressError,
+    BeginError,
+    begin_run,
+    broker_address,
+    instant_ms,
+)
 from forewarn_device_simulator.live.fleet import LiveFleet
 from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
-from forewarn_device_simulator.live.state import StateError
+from forewarn_device_simulator.live.state import StateError, only_run
 from forewarn_device_simulator.live.truth import TruthFile
 from forewarn_device_simulator.scenario import Scenario, ScenarioError, load_scenario, shipped_names, units_total
 from forewarn_models import __version__
@@ -29,7 +44,10 @@ SUMMARY_WIDTH = 150
 LOG_FORMAT = "time=%(asctime)s level=%(levelname)s %(message)s"
 
 app = typer.Typer(
-    help="Machines with physics, wear, faults and ground truth.", no_args_is_help=True, add_completion=False
+    help="Machines with physics, wear, faults and ground truth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 ScenarioArgument = Annotated[
@@ -108,21 +126,21 @@ def run_command(
     state_path = state or Path(f"{chosen.name}.state.json")
     try:
         address = broker_address(broker, username, password_file)
-        begun = begin_run(
-            chosen, state_path, seed=seed, rate=rate, begin_ms=None if begin is None else instant_ms(begin)
-        )
-        fleet = LiveFleet(chosen, begun.state.seed, begun.state.start_ms, begun.state.repairs)
-    except (ScenarioError, StateError, AddressError, ValueError) as error:
+        begin_ms = None if begin is None else instant_ms(begin)
+        with only_run(state_path):
+            begun = begin_run(chosen, state_path, seed=seed, rate=rate, begin_ms=begin_ms)
+            player = Player(
+                LiveFleet(chosen, begun.state.seed, begun.state.start_ms, begun.state.repairs),
+                begun.state,
+                state_path=state_path,
+                truth=TruthFile(truth) if truth else None,
+                clock=begun.clock,
+                window=window_samples(chosen.interval_ms, begun.clock.timebase.rate),
+            )
+            name = client_id or f"forewarn-sim-{chosen.name}"
+            played = asyncio.run(_play(player, address, name, reconnect_max_seconds))
+    except (ScenarioError, StateError, AddressError, BeginError) as error:
         _fail(str(error), EXIT_CONFIGURATION)
-    player = Player(
-        fleet,
-        begun.state,
-        state_path=state_path,
-        truth=TruthFile(truth) if truth else None,
-        clock=begun.clock,
-        window=window_samples(chosen.interval_ms, begun.clock.timebase.rate),
-    )
-    played = asyncio.run(_play(player, address, client_id or f"forewarn-sim-{chosen.name}", reconnect_max_seconds))
     typer.echo(f"{played.samples} samples in {played.messages} messages; {'the end' if played.finished else 'stopped'}")
 
 
@@ -134,19 +152,24 @@ def demo_command(
     folder: Annotated[Path | None, typer.Option("--dir", help="Keep all files of the run here.")] = None,
     rate: Annotated[float, typer.Option(min=60, max=100_000, help="Times real time.")] = DEFAULT_RATE,
     seed: Annotated[int | None, typer.Option(min=0, help="Another fleet.")] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep the console up after the summary.")] = False,
 ) -> None:
     """Broker, cloud, two agents and 24 machines on this computer; failures are caught before they happen.
 
     Ends with a summary; exit status 1 if nothing was caught or anything was lost.
     """
+
+    def tell(found: Report) -> None:
+        Console(width=None if sys.stdout.isatty() else SUMMARY_WIDTH).print(summary(found))
+        if report is not None:
+            write_report(report, found)
+
     try:
         with demo_folder(folder) as chosen:
-            found = run_demo(folder=chosen, seconds=seconds, seed=seed, rate=rate, headless=headless)
+            options = Options(folder=chosen, seconds=seconds, rate=rate, seed=seed, headless=headless, stay=stay)
+            found = run_demo(options, tell)
     except (DemoFailed, OSError) as error:
         _fail(str(error), EXIT_FAILED)
-    Console(width=None if sys.stdout.isatty() else SUMMARY_WIDTH).print(summary(found))
-    if report is not None:
-        write_report(report, found)
     if found.lost or not found.caught:
         raise typer.Exit(EXIT_FAILED)
 

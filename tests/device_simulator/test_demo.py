@@ -218,6 +218,12 @@ def test_every_machine_of_the_demo_has_an_agent_and_a_site(tmp_path: Path) -> No
     assert all(f'asset = "{name}"' in master_data for name in machines)
 
 
+def test_a_folder_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "truth.jsonl").write_text("")
+    with pytest.raises(FileExistsError, match="not empty"):
+        lay_out(tmp_path, load_scenario("demo"), seed=3, rate=28_800)
+
+
 class Demo:
     """A running demo whose programs can be killed."""
 

@@ -23,11 +23,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from forewarn_device_simulator.clock import Clock
 from forewarn_device_simulator.duty import HOUR_MS
-from forewarn_device_simulator.live.begin import AddressError, begin_run, broker_address
+from forewarn_device_simulator.live.begin import AddressError, BeginError, begin_run, broker_address, instant_ms
 from forewarn_device_simulator.live.control import ControlError, read_command
 from forewarn_device_simulator.live.fleet import LiveFleet
 from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
-from forewarn_device_simulator.live.state import LiveState, OrderedRepair, StateError, load_state, save_state
+from forewarn_device_simulator.live.state import LiveState, OrderedRepair, StateError, load_state, only_run, save_state
 from forewarn_device_simulator.live.truth import Failed, Repaired, TruthFile, WouldFail, read_truth
 from forewarn_device_simulator.scenario import Scenario, parse_scenario
 from forewarn_models.timebase import Timebase
@@ -361,8 +361,22 @@ def test_a_rate_beside_a_clock_from_the_environment_is_refused(
     tmp_path: Path, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOREWARN_CLOCK_START", "2026-01-01T00:00:00Z")
-    with pytest.raises(ValueError, match="--rate"):
+    with pytest.raises(BeginError, match="--rate"):
         begin_run(scenario, tmp_path / "state.json", seed=None, rate=5.0, begin_ms=None)
+
+
+def test_two_processes_do_not_share_a_state_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    with only_run(path), pytest.raises(StateError, match="another forewarn-sim"), only_run(path):
+        pytest.fail("both run")
+    with only_run(path):
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-05T00:00:00"])
+def test_a_beginning_without_a_time_zone_is_refused(text: str) -> None:
+    with pytest.raises(BeginError, match="--begin"):
+        instant_ms(text)
 
 
 def test_truth_is_told_once_and_a_torn_line_does_no_harm(tmp_path: Path) -> None:

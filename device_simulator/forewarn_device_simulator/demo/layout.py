@@ -66,8 +66,14 @@ class Layout:
 
 
 def lay_out(folder: Path, scenario: Scenario, *, seed: int, rate: float) -> Layout:
-    """Choose free ports, start the clock and write the configuration files."""
+    """Choose free ports, start the clock and write the configuration files.
+
+    Raises:
+        FileExistsError: there is something in the folder already, perhaps another run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; choose another folder or remove it")
     start_ms = scenario.start_ms + round(HISTORY_HOURS * 3_600_000)
     broker_port, web_port = _free_ports(2)
     layout = Layout(

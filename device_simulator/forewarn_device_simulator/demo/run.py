@@ -4,8 +4,9 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -24,20 +25,42 @@ DEFAULT_RATE: Final = 28_800.0
 """Eight hours a second."""
 
 
-def run_demo(*, folder: Path, seconds: float, seed: int | None, rate: float, headless: bool) -> Report:
-    """Run the demo for `seconds` and report what happened. SIGINT and SIGTERM end it early, in order.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    folder: Path
+    seconds: float
+    rate: float
+    seed: int | None = None
+    headless: bool = False
+    stay: bool = False
+    """Whether the console stays up after the summary, until SIGINT or SIGTERM."""
+
+
+def run_demo(options: Options, told: Callable[[Report], None]) -> Report:
+    """Run the demo and report what happened; `told` gets the report before anything is stopped.
+
+    SIGINT and SIGTERM end it early, in order.
 
     Raises:
-        DemoFailed: a program did not come up.
+        DemoFailed: a program did not come up, or the cloud did not come back.
+        OSError: the folder cannot be used.
     """
     scenario = load_scenario(SCENARIO)
-    layout = lay_out(folder, scenario, seed=scenario.seed if seed is None else seed, rate=rate)
-    with (
-        _stop_signals() as asked_to_stop,
-        open_screen(headless=headless, begin_ms=scenario.start_ms, console_url=layout.console_url) as screen,
-        Session(layout, screen.say) as session,
-    ):
-        return _play(session, layout, screen, seconds, asked_to_stop)
+    seed = scenario.seed if options.seed is None else options.seed
+    layout = lay_out(options.folder, scenario, seed=seed, rate=options.rate)
+    with _stop_signals() as asked_to_stop, Session(layout) as session:
+        with open_screen(
+            headless=options.headless, begin_ms=scenario.start_ms, console_url=layout.console_url
+        ) as screen:
+            session.say = screen.say
+            report = _play(session, layout, screen, options.seconds, asked_to_stop)
+        session.say = print
+        told(report)
+        if options.stay:
+            print(f"The console stays at {layout.console_url} until Ctrl-C.", flush=True)
+            while not asked_to_stop.wait(TICK_SECONDS):
+                session.tend()
+    return report
 
 
 @contextmanager

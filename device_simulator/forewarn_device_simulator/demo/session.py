@@ -60,14 +60,16 @@ class _Counted:
 class Session:
     """Use as a context manager: every program is stopped at the end, whatever happens."""
 
-    def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
+    def __init__(self, layout: Layout) -> None:
+        self.say: Callable[[str], None] = print
+        """Where events are told; may be changed at any time."""
         self._layout = layout
-        self._say = say
         self._programs = Programs(layout.folder, layout.environment)
         self._desk = Desk(layout.api_url)
         self._overview = Overview(now_ms=layout.now_ms())
         self._looked_at = 0.0
         self._commanded_at = dict[str, float]()
+        self._broker_away = False
 
     def __enter__(self) -> "Session":
         return self
@@ -136,7 +138,7 @@ class Session:
         while not ready():
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{name} did not come up in {START_SECONDS:g} s; it said: {self._log(name)[-2000:]}")
-            self._tend()
+            self.tend()
             time.sleep(0.05)
 
     def _log(self, name: str) -> str:
@@ -146,16 +148,17 @@ class Session:
 
     def step(self) -> None:
         """Restart what died, look, and do what the people do next."""
-        self._tend()
+        self.tend()
         with self._unless_away():
             self._look()
             seen = self._overview
             for step in list(next_steps(seen.orders, seen.assets, seen.truths, seen.now_ms)):
                 self._do(step)
 
-    def _tend(self) -> None:
+    def tend(self) -> None:
+        """Start again what has ended."""
         for name in self._programs.tend():
-            self._say(f"{name} had ended and was started again")
+            self.say(f"{name} had ended and was started again")
 
     def _look(self) -> None:
         """Orders at each tick, the rest once a second."""
@@ -174,7 +177,7 @@ class Session:
         if everything:
             self._looked_at = now
         for line in (*changes(before.orders, self._overview.orders), *breaks(before, self._overview)):
-            self._say(line)
+            self.say(line)
 
     def _do(self, step: Step) -> None:
         try:
@@ -182,7 +185,7 @@ class Session:
                 self._desk.act(step.order, step.action, step.body)
             elif isinstance(step, ReceiptStep):
                 self._desk.receive(step.reservation)
-                self._say(f"goods received: {step.reservation.quantity} x {step.reservation.part_no}")
+                self.say(f"goods received: {step.reservation.quantity} x {step.reservation.part_no}")
             else:
                 self._repair(step)
         except Refused:
@@ -197,8 +200,11 @@ class Session:
         payload = msgspec.json.encode(ControlMessage(id=step.order.id, repair=repair))
         try:
             asyncio.run(_publish(self._layout.broker_port, f"{CONTROL_TOPIC}/{step.order.asset}", payload))
-        except aiomqtt.MqttError as error:
-            self._say(f"the broker is away ({error}); the repair is told again")
+            self._broker_away = False
+        except aiomqtt.MqttError:
+            if not self._broker_away:
+                self.say("the broker is away; machines hear of their repair when it is back")
+            self._broker_away = True
 
     @contextmanager
     def _unless_away(self) -> Iterator[None]:
@@ -224,7 +230,7 @@ class Session:
         played = samples * units_total(self._layout.scenario)
         deadline, before, still_since = time.monotonic() + DRAIN_SECONDS, None, time.monotonic()
         while time.monotonic() < min(deadline, still_since + STILL_SECONDS):
-            self._tend()
+            self.tend()
             time.sleep(TICK_SECONDS)
             counted = self._counted()
             if counted is None or counted != before:
@@ -241,7 +247,7 @@ class Session:
             except CloudAway as error:
                 if time.monotonic() > deadline:
                     raise DemoFailed(f"the cloud does not answer: {error}") from None
-                self._tend()
+                self.tend()
                 time.sleep(TICK_SECONDS)
 
     def _report(self, samples: int, seconds: float, began_ms: int, end_ms: int) -> reports.Report:

@@ -18,6 +18,10 @@ DEFAULT_BROKER: Final = "mqtt://127.0.0.1:1883"
 DEFAULT_PORT: Final = 1883
 
 
+class BeginError(ValueError):
+    """The run cannot begin; the message names the option or variable and the fix."""
+
+
 class AddressError(ValueError):
     """The broker's address or password cannot be used; the message says why."""
 
@@ -39,10 +43,10 @@ def begin_run(
 
     Raises:
         StateError: the state file is of another scenario, seed or rate, or unreadable.
-        ValueError: FOREWARN_CLOCK_* cannot be read, or contradict `rate`.
+        BeginError: FOREWARN_CLOCK_* cannot be read, or contradict `rate`.
     """
     if rate is not None and os.environ.get(ENV_START):
-        raise ValueError("--rate: the clock is already set by FOREWARN_CLOCK_*; give one or the other")
+        raise BeginError("--rate: the clock is already set by FOREWARN_CLOCK_*; give one or the other")
     known = load_state(state_path)
     if known is not None:
         _check_same_run(known, state_path, scenario, seed, rate)
@@ -62,14 +66,14 @@ def instant_ms(text: str) -> int:
     """Epoch milliseconds of an ISO 8601 instant.
 
     Raises:
-        ValueError: it is none, or has no time zone.
+        BeginError: it is none, or has no time zone.
     """
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"--begin: {text!r} is not an ISO 8601 instant") from None
+        raise BeginError(f"--begin: {text!r} is not an ISO 8601 instant") from None
     if instant.tzinfo is None:
-        raise ValueError(f"--begin: {text!r} has no time zone; write 2026-01-05T00:00:00Z")
+        raise BeginError(f"--begin: {text!r} has no time zone; write 2026-01-05T00:00:00Z")
     return round(instant.timestamp() * 1000)
 
 
@@ -95,7 +99,10 @@ def broker_address(url: str, username: str | None = None, password_file: Path | 
 
 def _clock(origin_ms: int, rate: float) -> Clock:
     if os.environ.get(ENV_START):
-        return clock_from_environment()
+        try:
+            return clock_from_environment()
+        except ValueError as error:
+            raise BeginError(str(error)) from None
     return Clock(Timebase(origin_ms=origin_ms, start_ms=origin_ms, rate=rate))
 
 

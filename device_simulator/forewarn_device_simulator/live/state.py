@@ -1,6 +1,9 @@
 """What a live run must not forget when it is killed: where it was, and which repairs it was told of."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -38,6 +41,21 @@ class LiveState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     published: int = 0
     """Samples of every machine that the broker has taken."""
     repairs: tuple[OrderedRepair, ...] = ()
+
+
+@contextmanager
+def only_run(path: Path) -> Iterator[None]:
+    """Keeps a second process off the state file; the kernel lets go when the process ends, however it ends.
+
+    Raises:
+        StateError: another process holds it.
+    """
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(f"{path}: another forewarn-sim plays this run; give another --state") from None
+        yield
 
 
 def load_state(path: Path) -> LiveState | None:
