@@ -17,10 +17,13 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from forewarn_edge_agent.config import load
+from forewarn_edge_agent.spool import inspect
+from forewarn_edge_agent.status import as_json
 from forewarn_models import wire
 from tests.conftest import Broker, accepts_connections, find_program, free_port, require, wait_until
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def now_ms() -> int:
@@ -195,7 +198,11 @@ class AgentProcess:
         return found
 
     def wait_for_status(self, ready: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
-        wait_until(lambda: ready(self.status()), what, SECONDS)
+        """Polls the spool itself; what is returned comes from the command."""
+        config = load(self.config).config
+        wait_until(
+            lambda: (found := inspect(self.state_dir)) is not None and ready(as_json(config, found)), what, SECONDS
+        )
         return self.status()
 
     def kill(self) -> None:

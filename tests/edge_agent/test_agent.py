@@ -290,10 +290,10 @@ def test_a_broker_that_is_killed_is_found_again(
 def test_what_a_full_spool_had_to_drop_is_told_and_the_rest_arrives(
     agent: AgentProcess, mosquitto: Broker, cloud: Cloud
 ) -> None:
-    samples = 60_000
+    samples = 10_000
     start = now_ms() - 1000 * samples
-    rows = [f"pump-1,{iso(start + 1000 * i)},{','.join(str(i % (7 + k)) for k in range(8))}" for i in range(samples)]
-    header = "asset_id,observed_at," + ",".join(f"s{k}" for k in range(8))
+    rows = [f"pump-1,{iso(start + 1000 * i)},{','.join(str(i % (7 + k)) for k in range(32))}" for i in range(samples)]
+    header = "asset_id,observed_at," + ",".join(f"s{k}" for k in range(32))
     (agent.folder / "history.csv").write_text("\n".join([header, *rows]))
     source = '[[sources]]\nkind = "csv"\npath = "history.csv"\n'
     agent.configure(uplink_port=free_port(), source=source, assets=PUMP, extra="[spool]\nmax_mebibytes = 1")
