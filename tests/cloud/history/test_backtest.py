@@ -12,9 +12,9 @@ from forewarn_cloud.history.dataset import Failure, read_dataset
 from forewarn_cloud.history.lives import Life
 from forewarn_cloud.history.replay import Case, Question, Verdict
 from forewarn_cloud.history.rules import ExpectedCost, best_interval_hours, fixed_threshold
-from forewarn_cloud.history.world import PartSupply, Shelves, World
+from forewarn_cloud.history.world import GENERIC_PART, PartSupply, Shelves, World
 from forewarn_cloud.service.policy import Policy
-from forewarn_models.asset_type import builtin_asset_type
+from forewarn_models.asset_type import builtin_asset_type, generic_asset_type
 from forewarn_models.wire import Advisory
 
 from .fleets import Fleet
@@ -75,8 +75,9 @@ def test_the_known_end_of_a_life_that_was_cut_off_counts_like_a_failure(tmp_path
 
 
 def test_a_fault_present_at_the_end_of_the_recording_lasts_until_the_known_end(tmp_path: Path) -> None:
-    case = _case(tmp_path, remaining_life=REMAINING, faults=FAULTS.format("09"))
-    assert _truths(case, 1.9, 2, 11, 12) == ["no fault", "fault", "fault", "fault"]
+    remaining = REMAINING.replace(",3", ",30")
+    case = _case(tmp_path, remaining_life=remaining, faults=FAULTS.format("09"))
+    assert _truths(case, 1.9, 2, 20, 39, 39.1) == ["no fault", "fault", "fault", "fault", "not known"]
     assert case.failure_mode == "belt"
 
 
@@ -167,6 +168,13 @@ def test_an_unknown_fault_is_inspected_and_then_repaired_with_the_right_parts(
     found = rule(_question(None, 80, shelves, found=True))
     assert found.action == "order"
     assert _parts(found) == ["PMP-SEAL-45"]
+
+
+def test_a_fault_that_the_asset_type_does_not_know_is_repaired_with_a_kit(shelves: Shelves) -> None:
+    unknown = generic_asset_type(PUMP.signals, "mystery")
+    rule = ExpectedCost(World(), Policy(), unknown)
+    assert rule(_question(_advisory(48, "ALARM"), 48, shelves)).action == "inspect"
+    assert _parts(rule(_question(None, 80, shelves, found=True))) == [GENERIC_PART.part_no]
 
 
 def test_evidence_that_stays_away_withdraws_the_order(rule: ExpectedCost, shelves: Shelves) -> None:
