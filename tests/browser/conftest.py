@@ -44,7 +44,7 @@ class Tab:
             self.complaints.append(f"asked another host: {request.url}")
 
     def note_failure(self, request: Request) -> None:
-        if not request.url.startswith(f"{self.home}/api/v1/events"):  # ends with the page that listened
+        if request.failure != "net::ERR_ABORTED":  # what a page that is left was still asking for
             self.complaints.append(f"failed: {request.url}: {request.failure}")
 
 

@@ -164,6 +164,9 @@ def _queue_line(
 
 
 def urgency(order: Order, now_ms: int) -> Urgency:
+    """How near the date is; a closed order is not urgent any more."""
+    if order.closed_at is not None:
+        return "calm"
     hours = (order.needed_by_at - now_ms) / HOUR_MS
     return "overdue" if hours < 0 else "urgent" if hours < URGENT_HOURS else "calm"
 
