@@ -27,6 +27,7 @@ from forewarn_cloud.notifications.render import render as write_message
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.service import desk
+from forewarn_cloud.service import messages as message_use_cases
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -432,6 +433,13 @@ def message(
     if mail is None:
         raise NotFound("mail", message_id)
     return render(page, "message.html", mail=mail)
+
+
+@router.post("/messages/{notification_id}/replay")
+def replay(deps: Deps, principal: Desk, notification_id: IdInPath) -> RedirectResponse:
+    """Try a dead message again."""
+    deps.transactions.run(lambda uow: message_use_cases.replay(uow, principal, deps.clock, notification_id))
+    return RedirectResponse("/messages", 303)
 
 
 @router.get("/nodes")

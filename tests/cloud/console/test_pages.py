@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from forewarn_cloud import views
 from forewarn_cloud.adapters.sql import schema
@@ -216,6 +216,20 @@ def test_a_mail_can_be_read(desk: World, client: httpx.Client) -> None:
     text = client.get(link[1]).text
     assert "Feed pump 1: &lt;service&gt; planned" in text
     assert "We come on Friday.\n\n{{7*7}}" in text
+
+
+def test_a_dead_message_can_be_tried_again(desk: World, client: httpx.Client) -> None:
+    outbox = schema.outbox
+    with writing(desk.engine) as connection:
+        connection.execute(update(outbox).values(state="DEAD", attempts=8, last_error="550 no such mailbox"))
+    text = client.get("/messages").text
+    assert "550 no such mailbox" in text
+    button = re.search(r'action="(/messages/[^"]+/replay)"', text)
+    assert button is not None
+    assert client.post(button[1]).headers["location"] == "/messages"
+    with reading(desk.engine) as connection:
+        assert connection.execute(select(outbox.c.state)).scalar_one() == "PENDING"
+    assert client.post(button[1]).status_code == 409, "it is being tried"
 
 
 def test_the_message_to_the_customer_is_shown_in_their_words(desk: World, client: httpx.Client) -> None:
