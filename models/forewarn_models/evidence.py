@@ -98,9 +98,15 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
 
 
 def accumulate(
-    layout: Layout, state: EvidenceState, residual: Floats, leverage: Floats, gain: Floats, void: Bools
+    layout: Layout,
+    state: EvidenceState,
+    residual: Floats,
+    leverage: Floats,
+    strangeness: Floats,
+    gain: Floats,
+    void: Bools,
 ) -> tuple[Evidence, EvidenceState]:
-    """Evidence of a segment: `residual` (A, n, C) in units, 0 where unusable; `leverage` and `gain` (A, n).
+    """Evidence of a segment: `residual` (A, n, C) in units, 0 where unusable; the others (A, n).
 
     `gain` is the weight of a sample in the exponential window: 0 where the sample does not count, so that the evidence
     stays. Evidence of a signal that cannot be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
@@ -108,7 +114,8 @@ def accumulate(
     known = state.deviation > 0
     n_eff = (2.0 - layout_gain(layout)) / layout_gain(layout)
     scale = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
-    standard = residual * scale[:, None] / np.sqrt(1.0 + n_eff * leverage)[:, :, None]
+    doubt = np.sqrt(1.0 + n_eff * leverage + strangeness**2)
+    standard = residual * scale[:, None] / doubt[:, :, None]
     smoothed = _smooth(state.smoothed, standard, gain, void)
     relative = np.clip(smoothed / state.shrink[:, None], layout.lowest_deviation, layout.highest_deviation)
     white = np.matmul(relative, state.whitening)
@@ -141,7 +148,7 @@ def collected(
 ) -> EvidenceState:
     """The state with a segment added to what is pending.
 
-    `error` (A, n, C) residual over sqrt(1 + leverage), counted where `usable` (A, n, C) in samples that are judged,
+    `error` (A, n, C) residual over sqrt(1 + leverage), counted where `usable` (A, n, C) in samples of familiar regimes,
     `counts` (A, n), of assets that are `calibrating` (A,).
     """
     maximum = np.where(counts, evidence.distance, 0.0).max(axis=1)

@@ -222,6 +222,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         state.evidence,
         np.where(suspect, 0.0, residual),
         prediction.leverage,
+        _strangeness(model, prediction.leverage),
         _gain(layout, readings, judged, _interval_ms(state.baseline)),
         suspect | (readings.quality[:, :, layout.condition] == Quality.STUCK),
     )
@@ -356,7 +357,9 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
     """The state with the segment put aside for learning at the end of the window."""
     maturity = _maturity(model.settings, before.baseline)
     learning, readable = maturity == Maturity.LEARNING, segment.readable
-    weight = np.where(learning[:, None], 1.0, _novelty(model, segment.prediction.leverage)) * readable
+    strangeness = _strangeness(model, segment.prediction.leverage)
+    familiar = segment.judged & (strangeness < 1.0)
+    weight = np.where(learning[:, None], 1.0, np.minimum(strangeness, 1.0)) * readable
     usable = segment.good & ~segment.suspect
     error = segment.residual / np.sqrt(1.0 + segment.prediction.leverage)[:, :, None]
     step = segment.readings.step_ms
@@ -364,7 +367,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
     baseline = replace(
         state.baseline,
         pending=state.baseline.pending + readable.sum(axis=1),
-        pending_judged=state.baseline.pending_judged + segment.judged.sum(axis=1),
+        pending_familiar=state.baseline.pending_familiar + familiar.sum(axis=1),
         log_interval=state.baseline.log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
         intervals=state.baseline.intervals + timed.sum(axis=1),
     )
@@ -376,20 +379,21 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
             segment.evidence,
             error,
             usable & segment.prediction.known[:, :, None],
-            segment.judged,
+            familiar,
             maturity < Maturity.MATURE,
         ),
         baseline=baseline,
     )
 
 
-def _novelty(model: Model, leverage: Floats) -> Floats:
-    """Weight of a sample for the regression once the baseline is complete: only unfamiliar regimes are learned.
+def _strangeness(model: Model, leverage: Floats) -> Floats:
+    """How far a regime is from those of the baseline: 0 in a familiar one.
 
-    In a regime known well a further sample tells little about the machine, but would let a slow fault creep in.
+    What the regression extrapolates there is not trusted, and learned instead. In a regime known well a further sample
+    tells little about the machine, but would let a slow fault creep in.
     """
     familiar = _FAMILIAR * (1 + model.layout.features) / model.settings.baseline_samples
-    return np.clip(leverage / familiar - 1.0, 0.0, 1.0)
+    return np.maximum(leverage / familiar - 1.0, 0.0)
 
 
 def _learned(model: Model, state: State, segment: _Segment) -> State:
@@ -418,7 +422,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         model.settings,
         state.evidence,
         accept=calibrating,
-        complete=2 * baseline.pending_judged >= layout.window,
+        complete=2 * baseline.pending_familiar >= layout.window,
         level=np.abs(regime.level + regime.reading_mean),
         steadiness=_steadiness(state, layout),
         interval_ms=interval_ms,
@@ -427,7 +431,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         baseline,
         samples=baseline.samples + np.where(healthy, baseline.pending, 0),
         pending=np.zeros_like(baseline.pending),
-        pending_judged=np.zeros_like(baseline.pending_judged),
+        pending_familiar=np.zeros_like(baseline.pending_familiar),
     )
     return replace(state, trend=trend, regime=regime, evidence=evidence, baseline=baseline)
 

@@ -34,7 +34,7 @@ class BaselineState:
     """Healthy samples learned."""
     pending: Ints
     """Of the window under way."""
-    pending_judged: Ints
+    pending_familiar: Ints
     log_interval: NDArray[np.float64]
     intervals: Ints
     """Sum of the logarithms, and number, of the times between samples seen while learning."""
@@ -68,7 +68,7 @@ def fresh_state(layout: Layout, assets: int) -> State:
     baseline = BaselineState(
         samples=counts,
         pending=counts,
-        pending_judged=counts,
+        pending_familiar=counts,
         log_interval=np.zeros(assets),
         intervals=counts,
     )

@@ -39,9 +39,13 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Duty:
-    """Speed follows the day; the pump stands still on the night from Saturday to Sunday, unless `never_stops`."""
+    """Speed follows the day; the pump stands still on the night from Saturday to Sunday, unless `never_stops`.
+
+    From `slower_from_day` on it runs at a speed it was never seen at before.
+    """
 
     never_stops: bool = False
+    slower_from_day: float = float("inf")
     faults: dict[int, Fault] = field(default_factory=dict)
 
 
@@ -57,7 +61,8 @@ def pump_history(days: float, *, seed: int, assets: int = 1, duty: Duty | None =
 def _pump(n: int, random: np.random.Generator, duty: Duty, asset: int) -> Floats:
     day = np.arange(n) / DAY_STEPS
     running = duty.never_stops | ~((day % 7 > 5.75) & (day % 7 < 6.25))
-    speed = np.where(running, 1450 + 60 * np.sin(2 * np.pi * day) + random.normal(0, 4, n), 0.0)
+    usual = np.where(day < duty.slower_from_day, 1450, 1050)
+    speed = np.where(running, usual + 60 * np.sin(2 * np.pi * day) + random.normal(0, 4, n), 0.0)
     valve = 60 + 10 * np.sin(2 * np.pi * day / 7) + random.normal(0, 1, n)
     ambient = 18 + 5 * np.sin(2 * np.pi * (day - 0.3)) + random.normal(0, 0.2, n)
     ratio = speed / 1450

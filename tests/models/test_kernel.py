@@ -137,12 +137,28 @@ def test_the_run_of_evidence_began_before_it_became_an_alarm(worn: tuple[Block, 
     assert assessment.since_ms[10 * DAY_STEPS, 1] == -1
 
 
-def test_a_slow_fault_is_not_learned_as_normal(pump_model: Model) -> None:
-    fault = Fault(failure_mode="bearing_wear", from_day=20, to_day=80)
-    assessment = assessed(pump_model, pump_history(80, seed=8, duty=Duty(faults={0: fault})))
-    alarms = np.flatnonzero(assessment.condition[:, 0] == Condition.ALARM)
-    assert alarms[0] < 60 * DAY_STEPS
-    assert assessment.condition[-1, 0] == Condition.ALARM
+@pytest.mark.parametrize(("from_day", "to_day", "alarm_by_day"), [(3.5, 17, 12), (20, 80, 45)])
+def test_a_slow_fault_is_not_learned_as_normal(
+    pump_model: Model, from_day: float, to_day: float, alarm_by_day: float
+) -> None:
+    """Neither one that begins as soon as the baseline is complete, nor one that takes two months."""
+    fault = Fault(failure_mode="bearing_wear", from_day=from_day, to_day=to_day)
+    block = pump_history(to_day, seed=8, assets=3, duty=Duty(faults={0: fault, 1: fault, 2: fault}))
+    condition = assessed(pump_model, block).condition
+    for asset in range(3):
+        alarms = np.flatnonzero(condition[:, asset] == Condition.ALARM)
+        assert len(alarms)
+        assert alarms[0] < alarm_by_day * DAY_STEPS
+
+
+def test_a_duty_never_seen_before_is_no_fault(pump_model: Model) -> None:
+    """Until it has been learned: then a fault shows in it as in any other."""
+    fault = Fault(failure_mode="seal_leak", from_day=25, to_day=35)
+    duty = Duty(slower_from_day=12.0, faults={0: fault})
+    condition = assessed(pump_model, pump_history(34, seed=27, assets=6, duty=duty)).condition
+    assert not (condition[:, 1:] == Condition.ALARM).any()
+    assert not (condition[: 25 * DAY_STEPS, 0] == Condition.ALARM).any()
+    assert (condition[:, 0] == Condition.ALARM).any()
 
 
 def test_a_small_budget_of_false_alarms_raises_the_threshold(pump_model: Model) -> None:

@@ -99,16 +99,16 @@ def test_histories_without_evidence_are_too_little() -> None:
 
 def test_knowledge_of_the_fleet_sharpens_the_prognosis(pump_model: Model) -> None:
     """Learned from six pumps that ran to failure, it brings the median for a seventh closer to the truth."""
-    duty = Duty(faults={a: Fault(failure_mode="bearing_wear", from_day=8, to_day=20) for a in range(7)})
-    block = pump_history(20, seed=30, assets=7, duty=duty)
+    duty = Duty(faults={a: Fault(failure_mode="bearing_wear", from_day=10, to_day=22) for a in range(7)})
+    block = pump_history(22, seed=30, assets=7, duty=duty)
     alone, _ = assess(pump_model, new_state(pump_model, 7), block)
     hours = (block.t_ms[:, 0] - block.t_ms[0, 0]) / 3.6e6
     paths = [Path(hours=hours, severity=alone.anomaly_score[:, a], failed=True) for a in range(6)]
     informed_model = replace(pump_model, knowledge=fit_knowledge("centrifugal_pump", paths))
     informed, _ = assess(informed_model, new_state(informed_model, 7), block)
 
-    late = slice(17 * DAY_STEPS, 19 * DAY_STEPS, 12)
-    truth = 20 * 24 - hours[late]
+    late = slice(19 * DAY_STEPS, 21 * DAY_STEPS, 12)
+    truth = 22 * 24 - hours[late]
     errors = [np.nanmedian(np.abs(np.log(told.rul_hours[late, 6, 1] / truth))) for told in (alone, informed)]
     assert errors[1] < errors[0]
-    assert informed.health_index[19 * DAY_STEPS, 6] < 0.3
+    assert informed.health_index[21 * DAY_STEPS, 6] < 0.3
