@@ -65,7 +65,11 @@ def _status(setup: Setup, *, as_json: bool) -> int:
         print(f"{setup.config.node.state_dir}: the spool cannot be read: {error}", file=sys.stderr)
         return EXIT_FAILED
     told = status.as_json(setup.config, found)
-    print(json.dumps(told, indent=2) if as_json else status.as_text(told))
+    try:
+        print(json.dumps(told, indent=2) if as_json else status.as_text(told), flush=True)
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); without this Python would complain when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_OK
 
 

@@ -1,8 +1,10 @@
 """The agent as a process, between a machine and a cloud on a real broker."""
 
+import os
 import random
 import resource
 import socket
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -396,6 +398,14 @@ def test_no_secret_is_logged(agent: AgentProcess, mosquitto: Broker, cloud: Clou
     wait_until(lambda: "source_up" in agent.log() and len(cloud.presences) > 0, "it is up", SECONDS)
     agent.stop()
     assert "hunter2" not in agent.log()
+
+
+def test_status_into_a_pipe_that_is_closed(agent: AgentProcess) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(agent.command("status"), stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_status_before_the_first_run(agent: AgentProcess) -> None:
