@@ -197,6 +197,10 @@ class World:
         with reading(self.engine) as connection:
             return list(connection.execute(select(table)).all())
 
+    def everything(self) -> dict[str, list[str]]:
+        """All rows of all tables, to see that nothing has changed."""
+        return {table.name: sorted(map(repr, self.rows(table))) for table in schema.metadata.sorted_tables}
+
     def orders(self, asset: str | None = None) -> list[Order]:
         found = [Order(**row._mapping) for row in self.rows(schema.orders)]
         return sorted((o for o in found if asset in (None, o.asset)), key=lambda order: order.number)

@@ -31,7 +31,7 @@ def create_app(deps: ApiDeps, routers: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.metrics = CollectorRegistry()
     app.state.in_flight = InFlight()
     problems.install(app)
-    app.include_router(_api())
+    app.include_router(api_router())
     app.include_router(system.router)
     for router in routers:
         app.include_router(router)
@@ -40,7 +40,8 @@ def create_app(deps: ApiDeps, routers: Sequence[APIRouter] = ()) -> FastAPI:
     return app
 
 
-def _api() -> APIRouter:
+def api_router() -> APIRouter:
+    """Every route under /api/v1."""
     api = APIRouter(prefix="/api/v1")
     for noun in (assets, events, nodes, orders, parts, places, messages, records):
         api.include_router(noun.router)

@@ -84,6 +84,7 @@ class Change:
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         pattern=r"^[\x21-\x7e]{1,200}$",
         description="Any text of your own. A repeat with the same key gets the same answer and has no second effect.",
     ),

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Generic, TypeVar
 
@@ -48,14 +49,19 @@ def paging(
     ),
     cursor: Annotated[str | None, Query(max_length=2000)] = None,
 ) -> Paging:
-    kept = sorted((name, value) for name, value in request.query_params.multi_items() if name not in _NOT_SCOPE)
-    scope = hashlib.sha256(json.dumps([request.url.path, kept]).encode()).hexdigest()[:16]
+    scope = scope_of(request.url.path, request.query_params.multi_items())
     after = None if cursor is None else decode_cursor(scope, cursor)
     return Paging(limit=min(limit, MAX_LIMIT), after=after, scope=scope)
 
 
 Pages = Annotated[Paging, Depends(paging)]
 _NOT_SCOPE: Final = ("limit", "cursor")
+
+
+def scope_of(path: str, query: Sequence[tuple[str, str]]) -> str:
+    """What ties a cursor to one list with its filters and sort."""
+    kept = sorted((name, value) for name, value in query if name not in _NOT_SCOPE)
+    return hashlib.sha256(json.dumps([path, kept]).encode()).hexdigest()[:16]
 
 
 def encode_cursor(scope: str, key: Key) -> str:

@@ -54,8 +54,10 @@ def receive(
 
     def act(uow: UnitOfWork) -> None:
         found = uow.parts.lock(principal.tenant, [part_no]).get(part_no)
-        if found is not None and version not in (None, found.version):
-            raise VersionConflict("part", part_no, expected=version or 0, found=found.version)
+        if found is None:
+            raise NotFound("part", part_no)
+        if version is not None and version != found.version:
+            raise VersionConflict("part", part_no, expected=version, found=found.version)
         service.receive_goods(uow, principal, deps.clock, part_no, body.depot, body.quantity)
 
     return change.run(

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -45,7 +46,7 @@ def problem(
         "title": status.phrase,
         "status": int(status),
         "detail": detail,
-        "instance": request.url.path,
+        "instance": quote(request.scope["path"]),
     }
     if errors:
         body["errors"] = [dict(error) for error in errors]

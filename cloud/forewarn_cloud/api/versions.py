@@ -14,7 +14,7 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-IfMatch = Annotated[str | None, Header(description="The ETag of what you have seen.")]
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of what you have seen.")]
 
 
 def expected_version(if_match: IfMatch = None) -> int | None:

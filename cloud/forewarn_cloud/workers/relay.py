@@ -24,6 +24,7 @@ SEND_SECONDS: Final = 30.0
 """Well within the lease, so that only a suspended worker outlives it."""
 AT_ONCE: Final = 16
 POLL_SECONDS: Final = 0.25
+STOP_SECONDS: Final = 2.0
 _JITTER: Final = 0.1
 
 _log = logging.getLogger(__name__)
@@ -41,30 +42,30 @@ class Relay:
     send_seconds: float = SEND_SECONDS
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until `stop` is set; what is under way is brought to its end. For a thread of its own."""
+        """Deliver until `stop` is set; what is then under way has two more seconds. For a thread of its own."""
         while not stop.is_set():
             try:
-                delivered = self.deliver_due()
+                delivered = self.deliver_due(stop)
             except Unavailable as error:
                 _log.warning("relay waits for the database: %s", error)
                 delivered = 0
             if not delivered:
                 stop.wait(POLL_SECONDS)
 
-    def deliver_due(self) -> int:
-        """Try everything that is due now, at most one per recipient; how many were tried."""
+    def deliver_due(self, stop: threading.Event | None = None) -> int:
+        """Try what is due now, at most one per recipient; how many were tried."""
         now = self.clock.wall_ms()
         if not self.outbox.is_due(now):
             return 0
         deliveries = self.outbox.lease(now, until_wall_ms=now + self.lease_ms, limit=AT_ONCE)
         if deliveries:
-            asyncio.run(self._deliver_all(deliveries))
+            asyncio.run(self._deliver_all(deliveries, stop or threading.Event()))
         return len(deliveries)
 
-    async def _deliver_all(self, deliveries: list[Delivery]) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for delivery in deliveries:
-                tasks.create_task(self._deliver(delivery))
+    async def _deliver_all(self, deliveries: list[Delivery], stop: threading.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._deliver(delivery)) for delivery in deliveries]
+            await _cut_off_after(stop, tasks)
 
     async def _deliver(self, delivery: Delivery) -> None:
         failure = await self._attempt(delivery)
@@ -72,8 +73,9 @@ class Relay:
             kept = await asyncio.to_thread(self.outbox.mark_sent, delivery, at=self.clock.now_ms())
         else:
             retry = self._retry_wall_ms(delivery, failure)
-            _log.warning("message %s, attempt %d: %s", delivery.id, delivery.attempt, failure)
-            kept = await asyncio.to_thread(self.outbox.mark_failed, delivery, error=str(failure), retry_wall_ms=retry)
+            error = _readable(failure)
+            _log.warning("message %s, attempt %d: %s", delivery.id, delivery.attempt, error)
+            kept = await asyncio.to_thread(self.outbox.mark_failed, delivery, error=error, retry_wall_ms=retry)
         if not kept:
             _log.warning("message %s: the lease was lost; whoever has it now decides", delivery.id)
 
@@ -86,6 +88,8 @@ class Relay:
                 await sender.send(delivery)
         except DeliveryError as error:
             return error
+        except asyncio.CancelledError:
+            return DeliveryError("the relay was stopped before there was an answer")
         except TimeoutError:
             return DeliveryError(f"no answer within {self.send_seconds:g} s")
         except Exception as error:  # noqa: BLE001 - a defect in one channel must not hold up the others
@@ -98,3 +102,19 @@ class Relay:
             return None
         pause = self.backoff_seconds[delivery.attempt - 1] * random.uniform(1 - _JITTER, 1 + _JITTER)
         return self.clock.wall_ms() + round(pause * 1000)
+
+
+async def _cut_off_after(stop: threading.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for the deliveries; cancel those that still wait for an answer `STOP_SECONDS` after `stop` was set."""
+    under_way: set[asyncio.Task[None]] = set(tasks)
+    while under_way and not stop.is_set():
+        _, under_way = await asyncio.wait(under_way, timeout=POLL_SECONDS)
+    if under_way:
+        _, under_way = await asyncio.wait(under_way, timeout=STOP_SECONDS)
+    for task in under_way:
+        task.cancel()
+
+
+def _readable(failure: DeliveryError) -> str:
+    """What went wrong as one line: some of it was written by the other side."""
+    return " ".join("".join(char if char.isprintable() else " " for char in str(failure)).split())

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import uvicorn
@@ -83,7 +84,8 @@ def assert_problem(answer: httpx.Response, status: int, *said: str) -> dict[str,
     assert body["status"] == status
     assert body["type"].startswith("urn:forewarn:problem:")
     assert body["title"]
-    assert body["instance"] == answer.request.url.path
+    assert body["instance"].isascii()
+    assert unquote(body["instance"]) == answer.request.url.path
     for text in said:
         assert text in answer.text
     return body

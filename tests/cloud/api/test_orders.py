@@ -25,6 +25,7 @@ def order(world: World) -> str:
 
 def test_the_whole_way_of_an_order(api: Api, world: World, order: str) -> None:
     assert api.done(f"{order}/acknowledge")["state"] == "ACKNOWLEDGED"
+    world.clock.advance(hours=1)
     scheduled = api.done(f"{order}/schedule", VISIT)
     assert (scheduled["state"], scheduled["assignee"]) == ("SCHEDULED", "Kim")
     assert scheduled["scheduled_at"] == "2026-05-30T00:00:00.000Z"
@@ -80,9 +81,9 @@ def test_a_change_says_the_new_version_and_takes_only_the_one_it_was_made_for(ap
 
 
 @pytest.mark.parametrize("condition", ["2", 'W/"1"', '"1", "2"', '"x"', '"-1"', '"99999999999999999999"'])
-def test_a_condition_that_cannot_be_read_is_refused(api: Api, order: str, condition: str) -> None:
-    assert_problem(api.post(f"{order}/acknowledge", If_Match=condition), 422, "If-Match")
-    assert api.get(order)["order"]["version"] == 1
+def test_a_condition_that_cannot_be_read_is_refused(refusing: Api, still_world: World, condition: str) -> None:
+    order = f"/api/v1/orders/{still_world.order().id}"
+    assert_problem(refusing.post(f"{order}/schedule", VISIT, If_Match=condition), 422, "If-Match")
 
 
 def test_what_the_state_does_not_allow_is_a_conflict(api: Api, order: str) -> None:
@@ -128,19 +129,14 @@ def test_a_start_without_the_parts_is_a_conflict_that_names_them(api: Api, world
         ("cancel", {"reason": "a\nb"}),
     ],
 )
-def test_a_wrong_body_is_refused_with_the_field_and_changes_nothing(
-    api: Api, world: World, order: str, action: str, body: Any
-) -> None:
-    api.done(f"{order}/acknowledge")
-    before = world.rows(schema.orders), world.rows(schema.audit), world.rows(schema.outbox)
-    problem = assert_problem(api.post(f"{order}/{action}", body), 422)
+def test_a_wrong_body_is_refused_with_the_field(refusing: Api, still_world: World, action: str, body: Any) -> None:
+    problem = assert_problem(refusing.post(f"/api/v1/orders/{still_world.order().id}/{action}", body), 422)
     assert all(error["field"] and error["fix"] for error in problem["errors"])
-    assert (world.rows(schema.orders), world.rows(schema.audit), world.rows(schema.outbox)) == before
 
 
-def test_an_order_that_is_not_there_is_not_found(api: Api) -> None:
-    assert_problem(api.client.get("/api/v1/orders/00000000-0000-0000-0000-000000000000"), 404)
-    assert_problem(api.post("/api/v1/orders/00000000-0000-0000-0000-000000000000/acknowledge"), 404)
+def test_an_order_that_is_not_there_is_not_found(refusing: Api) -> None:
+    assert_problem(refusing.client.get("/api/v1/orders/00000000-0000-0000-0000-000000000000"), 404)
+    assert_problem(refusing.post("/api/v1/orders/00000000-0000-0000-0000-000000000000/acknowledge"), 404)
 
 
 def test_the_queue_is_sorted_and_filtered(api: Api, world: World) -> None:
@@ -220,14 +216,13 @@ def test_a_key_is_forgotten_after_a_day(api: Api, world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a b", "k\u00e9y".encode().decode("latin-1")])
-def test_a_key_that_cannot_be_kept_is_refused(api: Api, world: World, key: str) -> None:
-    answer = api.client.post(
+def test_a_key_that_cannot_be_kept_is_refused(refusing: Api, key: str) -> None:
+    answer = refusing.client.post(
         f"/api/v1/parts/{SEAL}/receipts",
         json={"depot": "north", "quantity": 1},
         headers=[(b"Idempotency-Key", key.encode("latin-1"))],
     )
-    assert_problem(answer, 422, "dempotency-")
-    assert receipts(world) == 0
+    assert_problem(answer, 422, "Idempotency-Key")
 
 
 def test_of_two_requests_with_one_key_at_once_one_is_told_to_wait(api: Api, world: World) -> None:

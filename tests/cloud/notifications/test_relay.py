@@ -268,6 +268,29 @@ def test_a_defect_in_one_channel_holds_up_nobody(engine: Engine, clock: FixedClo
     assert outbox_row(engine, good).state == "SENT"
 
 
+def test_stopping_does_not_wait_for_a_receiver_that_never_answers(engine: Engine) -> None:
+    (stuck,) = queue(engine, channel="webhook")
+    stop = threading.Event()
+    senders = {"webhook": Stuck()}
+    at_work = Relay(outbox=SqlOutbox(engine), senders=senders, clock=SystemClock(), send_seconds=600.0)
+    thread = threading.Thread(target=at_work.run, args=(stop,))
+    thread.start()
+    wait_until(lambda: outbox_row(engine, stuck).lease is not None, "it is being delivered")
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    row = outbox_row(engine, stuck)
+    assert (row.state, row.lease, row.attempts) == ("PENDING", None, 1)
+    assert "stopped" in row.last_error
+
+
+def test_what_the_other_side_wrote_is_kept_as_one_readable_line(engine: Engine, clock: FixedClock) -> None:
+    (identity,) = queue(engine)
+    with mail_server("451 no\x00room\x1b[2J 您好\u2028x") as server:
+        relay(engine, clock, server.port).deliver_due()
+    assert "no room [2J 您好 x" in outbox_row(engine, identity).last_error
+
+
 def test_it_runs_until_told_to_stop(engine: Engine, mailbox: Mailbox) -> None:
     stop = threading.Event()
     sender = SmtpSender(server=SmtpServer(host="127.0.0.1", port=mailbox.port))
