@@ -244,6 +244,16 @@ def test_new_evidence_after_a_short_calm_keeps_the_order(world: World) -> None:
     assert world.order().state == "OPEN"
 
 
+def test_while_the_evidence_is_clearing_no_order_is_opened(world: World) -> None:
+    world.hear(advisory(rul_hours=RulHours(380.0, 500.0, 700.0)))
+    world.hear(normal(at_hours=5))
+    world.clock.advance(hours=370)
+    world.work()
+    assert world.orders() == []
+    world.hear(advisory(at_hours=380, since=START_MS - HOUR_MS, rul_hours=RulHours(5.0, 20.0, 40.0)))
+    assert world.order().state == "OPEN", "but when it comes back one is"
+
+
 def test_an_old_advisory_that_comes_late_moves_nothing(world: World) -> None:
     world.hear(advisory(at_hours=5))
     world.hear(advisory(at_hours=2, health_index=0.1, failure_modes={"bearing_wear": 0.9}))

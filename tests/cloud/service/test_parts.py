@@ -129,14 +129,22 @@ def test_goods_that_come_in_go_to_the_most_urgent_order_first(bare_world: World)
 
 
 def test_nobody_overtakes_an_order_that_needs_more_than_there_is(bare_world: World) -> None:
-    world, bearing = bare_world, "PMP-BRG-6309"
-    world.hear(advisory("pump-1", failure_modes={"bearing_wear": 0.9}, rul_hours=RulHours(20.0, 40.0, 80.0)))
-    receive(world, 1, bearing)
-    assert world.reservations(world.order())[bearing] == ("BACK_ORDERED", "purchase", 2)
-    assert world.stock(bearing) == (1, 0)
-    receive(world, 1, bearing)
-    assert world.reservations(world.order())[bearing] == ("RESERVED", "purchase", 2)
-    assert world.stock(bearing) == (2, 2)
+    world = bare_world
+    world.hear(
+        advisory("pump-1", rul_hours=RulHours(15.0, 30.0, 60.0)),
+        advisory("pump-2", rul_hours=RulHours(55.0, 90.0, 150.0)),
+    )
+    (urgent,), (other,) = world.orders("pump-1"), world.orders("pump-2")
+    with writing(world.engine) as connection:
+        its_seal = schema.reservations.c.order_id == urgent.id
+        connection.execute(update(schema.reservations).where(its_seal).values(quantity=2))
+    receive(world, 1)
+    assert states(world) == {"pump-1": "BACK_ORDERED", "pump-2": "BACK_ORDERED"}
+    assert world.stock(SEAL) == (1, 0), "kept for the urgent one"
+    receive(world, 1)
+    assert world.reservations(urgent)[SEAL] == ("RESERVED", "purchase", 2)
+    assert world.reservations(other)[SEAL] == ("BACK_ORDERED", "purchase", 1)
+    assert world.stock(SEAL) == (2, 2)
 
 
 def test_goods_that_come_in_make_the_order_ready_sooner(bare_world: World) -> None:
