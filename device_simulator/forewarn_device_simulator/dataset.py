@@ -29,7 +29,6 @@ from forewarn_device_simulator.scenario import Scenario
 from forewarn_device_simulator.wear import Life, Unit
 
 Form = Literal["csv.gz", "csv", "parquet"]
-FORMS: Final[tuple[Form, ...]] = ("csv.gz", "csv", "parquet")
 CHUNK_UNITS: Final = 8
 """Units simulated together; bounds the memory and is the step of the progress bar."""
 AHEAD_DAYS: Final = 120.0

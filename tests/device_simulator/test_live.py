@@ -23,10 +23,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from forewarn_device_simulator.clock import Clock
 from forewarn_device_simulator.duty import HOUR_MS
-from forewarn_device_simulator.live.begin import AddressError, BeginError, begin_run, broker_address, instant_ms
+from forewarn_device_simulator.live.begin import BeginError, BrokerAddress, begin_run, broker_address, instant_ms
 from forewarn_device_simulator.live.control import ControlError, read_command
 from forewarn_device_simulator.live.fleet import LiveFleet
-from forewarn_device_simulator.live.player import BrokerAddress, Played, Player, window_samples
+from forewarn_device_simulator.live.player import Played, Player, window_samples
 from forewarn_device_simulator.live.state import LiveState, OrderedRepair, StateError, load_state, only_run, save_state
 from forewarn_device_simulator.live.truth import Failed, Repaired, TruthFile, WouldFail, read_truth
 from forewarn_device_simulator.scenario import Scenario, parse_scenario
@@ -399,5 +399,5 @@ def test_windows_grow_with_the_rate(rate: float, samples: int) -> None:
 
 @pytest.mark.parametrize("url", ["http://x:1", "mqtt://", "mqtt://h:99999", "mqtt://u:p@h:1", "mqtt://h/x"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(AddressError, match="--broker"):
+    with pytest.raises(BeginError, match="--broker"):
         broker_address(url)

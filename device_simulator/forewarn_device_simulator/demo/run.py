@@ -20,9 +20,6 @@ from forewarn_device_simulator.demo.session import TICK_SECONDS, Session
 from forewarn_device_simulator.scenario import load_scenario
 
 SCENARIO: Final = "demo"
-DEFAULT_SECONDS: Final = 90.0
-DEFAULT_RATE: Final = 28_800.0
-"""Eight hours a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from forewarn_device_simulator.clock import Clock, clock_from_environment
-from forewarn_device_simulator.live.player import BrokerAddress
 from forewarn_device_simulator.live.state import LiveState, StateError, load_state
 from forewarn_device_simulator.scenario import Scenario
 from forewarn_models.timebase import ENV_START, Timebase
 
-DEFAULT_BROKER: Final = "mqtt://127.0.0.1:1883"
 DEFAULT_PORT: Final = 1883
 
 
@@ -22,8 +20,12 @@ class BeginError(ValueError):
     """The run cannot begin; the message names the option or variable and the fix."""
 
 
-class AddressError(ValueError):
-    """The broker's address or password cannot be used; the message says why."""
+@dataclass(frozen=True, kw_only=True)
+class BrokerAddress:
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +83,19 @@ def broker_address(url: str, username: str | None = None, password_file: Path | 
     """The broker of an address like mqtt://127.0.0.1:1883.
 
     Raises:
-        AddressError: it is no such address, or the password cannot be read.
+        BeginError: it is no such address, or the password cannot be read.
     """
     parts = urlsplit(url)
     try:
         port = parts.port or DEFAULT_PORT
     except ValueError as error:
-        raise AddressError(f"--broker: {url}: {error}") from None
+        raise BeginError(f"--broker: {url}: {error}") from None
     if parts.scheme != "mqtt" or not parts.hostname or parts.path.strip("/") or parts.username:
-        raise AddressError(f"--broker: {url} is not like {DEFAULT_BROKER}; name the user with --username")
+        raise BeginError(f"--broker: {url} is not like mqtt://127.0.0.1:1883; name the user with --username")
     try:
         password = None if password_file is None else password_file.read_text("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise AddressError(f"--password-file: {error}") from None
+        raise BeginError(f"--password-file: {error}") from None
     return BrokerAddress(host=parts.hostname, port=port, username=username, password=password)
 
 

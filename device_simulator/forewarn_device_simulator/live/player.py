@@ -8,7 +8,6 @@ after a kill the whole window is. So every sample arrives at least once, and tho
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ import aiomqtt
 import msgspec
 
 from forewarn_device_simulator.clock import Clock
+from forewarn_device_simulator.live.begin import BrokerAddress
 from forewarn_device_simulator.live.control import CONTROL_TOPIC, ControlError, read_command
 from forewarn_device_simulator.live.fleet import LiveFleet
 from forewarn_device_simulator.live.state import LiveState, save_state
@@ -30,14 +30,6 @@ MESSAGES_A_SECOND: Final = 8.0
 MAX_WINDOW: Final = 144
 """Most samples in one message, while catching up."""
 FIRST_RETRY_SECONDS: Final = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class BrokerAddress:
-    host: str
-    port: int
-    username: str | None = None
-    password: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +60,6 @@ class Player:
         truth: TruthFile | None,
         clock: Clock,
         window: int,
-        told: Callable[[int, int], None] = lambda _published, _t_ms: None,
     ) -> None:
         self._fleet = fleet
         self._state = state
@@ -76,7 +67,6 @@ class Player:
         self._truth = truth
         self._clock = clock
         self._window = window
-        self._told = told
         self._unsent = dict[str, bytes]()
         self._stop_index = state.published
         self._messages = 0
@@ -167,7 +157,6 @@ class Player:
         self._state = msgspec.structs.replace(self._state, published=self._stop_index)
         save_state(self._state_path, self._state)
         self._tell_truth()
-        self._told(self._state.published, int(self._fleet.t_ms[self._state.published - 1]))
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
