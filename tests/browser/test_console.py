@@ -224,6 +224,16 @@ def test_a_page_comes_back_to_life_after_the_server_was_away(desk: World, contex
         expect(page.get_by_role("link", name="SO-000002")).to_be_visible()
 
 
+def test_a_page_tries_again_when_a_proxy_refuses_the_events(desk: World, home: str, context: BrowserContext) -> None:
+    """A browser gives up on an event stream that is answered with an error; the page does not."""
+    wear_a_pump(desk)
+    page = context.new_page()
+    page.route("**/api/v1/events?*", lambda route: route.fulfill(status=502), times=1)
+    page.goto(f"{home}/orders")
+    expect(page.locator("#live")).to_have_text("Reconnecting")
+    expect(page.locator("#live")).to_have_text("Live")
+
+
 def test_a_machine_page_draws_what_is_measured_and_follows_its_health(desk: World, tab: Tab) -> None:
     wear_a_pump(desk)
     tab.open("/machines/pump-1")

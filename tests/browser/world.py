@@ -209,9 +209,11 @@ def rename(desk: World, asset: str, name: str) -> None:
 
 
 @contextmanager
-def serving(desk: World, port: int = 0, *, principal: Principal = LOCAL_PRINCIPAL) -> Iterator[str]:
+def serving(
+    desk: World, port: int = 0, *, principal: Principal = LOCAL_PRINCIPAL, deps: ApiDeps | None = None
+) -> Iterator[str]:
     """The console of this desk on that port, a free one if it is 0; its address."""
-    app = create_app(desk.deps(principal), [router])
+    app = create_app(deps or desk.deps(principal), [router])
     server = uvicorn.Server(
         uvicorn.Config(
             app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=1, lifespan="off"

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, func, literal_column, select
 from forewarn_cloud.adapters.sql.schema import asset_health, audit, nodes, outbox, quarantine
 from forewarn_cloud.api.access import ApiDeps, Deps, Reader
 from forewarn_cloud.api.fields import to_iso
-from forewarn_cloud.errors import Invalid
+from forewarn_cloud.errors import Invalid, Unavailable
 
 router = APIRouter(tags=["events"])
 
@@ -105,7 +105,10 @@ async def events(
     while True:
         await asyncio.sleep(POLL_SECONDS)
         polls += 1
-        now = await _read(deps, principal.tenant)
+        try:
+            now = await _read(deps, principal.tenant)
+        except Unavailable:
+            continue  # the listener stays; what changed meanwhile is seen when the database answers again
         if polls % HEALTH_EVERY_POLLS:
             now = replace(now, health=seen.health)
         changed = seen.differs_in(now)

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import create_engine, event, insert, text
+from sqlalchemy import Connection, create_engine, event, insert, text
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import reading, writing
 from forewarn_cloud.api.events import HighWater, high_water, parse_high_water
-from forewarn_cloud.errors import Invalid
+from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.principal import LOCAL_PRINCIPAL
 from tests.browser.world import HOUR_MS, NOW_MS, World, healthy, leaking_valve, serving
 
@@ -115,6 +115,28 @@ def test_the_clock_ticks_with_the_minutes_of_the_run(desk: World, client: httpx.
         desk.clock.at_ms += 8 * HOUR_MS
         ticked = next(events)
     assert (ticked.kind, ticked.now) == ("clock", "2026-03-05T16:00:00.000Z")
+
+
+def test_a_listener_outlives_a_database_that_is_away(desk: World) -> None:
+    away = [Unavailable("the database is restarting")] * 2
+
+    @contextmanager
+    def sometimes_reading() -> Iterator[Connection]:
+        if away:
+            raise away.pop()
+        with reading(desk.engine) as connection:
+            yield connection
+
+    deps = replace(desk.deps(), reading=sometimes_reading)
+    with (
+        serving(desk, deps=deps) as home,
+        httpx.Client(base_url=home, timeout=20.0) as client,
+        listening(client, after=mark_of(desk)) as events,
+    ):
+        next(events)
+        desk.say(leaking_valve())
+        assert next(events).kind == "orders"
+    assert away == []
 
 
 def test_another_tenants_changes_are_not_told(desk: World) -> None:
