@@ -67,8 +67,7 @@ def test_messages_to_one_recipient_keep_their_order(engine: Engine, clock: Fixed
     identities = queue(engine, count=5, recipient="plant@example.com")
     with mail_server() as server:
         at_work = relay(engine, clock, server.port)
-        while at_work.deliver_due():
-            pass
+        assert [at_work.deliver_due() for _ in range(6)] == [1, 1, 1, 1, 1, 0], "one at a time"
     assert server.message_ids == [f"<{identity}@localhost>" for identity in identities]
 
 
@@ -149,14 +148,18 @@ def test_a_worker_that_lost_its_lease_cannot_mark(engine: Engine, clock: FixedCl
 
 
 def test_a_lease_keeps_others_away_until_it_ends(engine: Engine) -> None:
-    queue(engine)
+    (identity,) = queue(engine)
     store = SqlOutbox(engine)
-    assert len(store.lease(NOW_MS, until_wall_ms=NOW_MS + 1000, limit=10)) == 1
+    (first,) = store.lease(NOW_MS, until_wall_ms=NOW_MS + 1000, limit=10)
     assert not store.is_due(NOW_MS + 999)
     assert store.lease(NOW_MS + 999, until_wall_ms=NOW_MS + 5000, limit=10) == []
     assert store.is_due(NOW_MS + 1000)
     (again,) = store.lease(NOW_MS + 1000, until_wall_ms=NOW_MS + 5000, limit=10)
     assert again.attempt == 2
+    assert not store.mark_sent(first, at=1), "the first has no say any more, although nobody has finished"
+    assert not store.mark_failed(first, error="late", retry_wall_ms=None)
+    assert (outbox_row(engine, identity).state, outbox_row(engine, identity).lease) == ("PENDING", again.lease)
+    assert store.mark_sent(again, at=2)
 
 
 def test_two_relays_deliver_everything_once(engine: Engine, clock: FixedClock, mailbox: Mailbox) -> None:
