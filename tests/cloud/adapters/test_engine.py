@@ -177,6 +177,23 @@ def test_a_locked_sqlite_file_is_contention(tmp_path: Path, monkeypatch: pytest.
     engine.dispose()
 
 
+def test_a_sqlite_writer_has_the_right_to_write_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it never has to give up half way, because another has written what it had read."""
+    monkeypatch.setattr("forewarn_cloud.adapters.sql.engine.BUSY_TIMEOUT_MS", 10)
+    engine = make_engine(f"sqlite:///{tmp_path / 'a.db'}")
+
+    def second() -> None:
+        with writing(engine):
+            pass
+
+    with writing(engine), pytest.raises(Contended):
+        second()
+    second()
+    engine.dispose()
+
+
 def test_a_full_disk_is_unavailable_and_reads_go_on(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path / 'a.db'}")
     migrate(engine)
