@@ -85,7 +85,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     url = BrokerUrl(host="127.0.0.1", port=broker.port)
     clock = FixedClock(at_ms=NOW)
     ingest = Ingest(broker=url, client_id="ingest", ledger=SqlLedger(engine), clock=clock, tenant=TENANT)
-    writing = threading.Thread(target=ingest.write)
+    writing = threading.Thread(target=ingest.write, daemon=True)
     writing.start()
     ingest.start()
     wait_until(lambda: ingest.connected, "ingest is connected")
@@ -314,7 +314,7 @@ def test_40_a_retained_record_is_ignored_by_who_subscribes_later(cloud: Cloud) -
         clock=clock,
         tenant=TENANT,
     )
-    writing = threading.Thread(target=again.write)
+    writing = threading.Thread(target=again.write, daemon=True)
     writing.start()
     again.start()
     wait_until(lambda: again.counters.messages > 0, "the retained message is seen")

@@ -32,7 +32,9 @@ def test_what_is_full_makes_the_sender_wait() -> None:
         for number in range(messages):
             handover.put(delivery(number, size))
         went_on = threading.Event()
-        sender = threading.Thread(target=lambda h=handover, e=went_on: e.set() if h.put(delivery()) else None)
+        sender = threading.Thread(
+            target=lambda h=handover, e=went_on: e.set() if h.put(delivery()) else None, daemon=True
+        )
         sender.start()
         assert not went_on.wait(0.05)
         take(handover)
@@ -45,7 +47,7 @@ def test_closing_frees_who_waits_and_hands_out_the_rest() -> None:
     for number in range(MAX_MESSAGES):
         handover.put(delivery(number))
     taken = list[bool]()
-    sender = threading.Thread(target=lambda: taken.append(handover.put(delivery())))
+    sender = threading.Thread(target=lambda: taken.append(handover.put(delivery())), daemon=True)
     sender.start()
     handover.close()
     sender.join(10)

@@ -42,7 +42,7 @@ def is_running(pid: int) -> bool:
 
 def test_it_is_restarted_on_the_same_port(broker: NatsBroker) -> None:
     stopping = threading.Event()
-    supervisor = threading.Thread(target=broker.supervise, args=(stopping,))
+    supervisor = threading.Thread(target=broker.supervise, args=(stopping,), daemon=True)
     supervisor.start()
     first = broker.pid
     assert first is not None

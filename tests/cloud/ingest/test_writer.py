@@ -214,7 +214,7 @@ def test_a_birth_registers_machines_even_if_it_is_delivered_last(ingest: Ingesti
 def test_records_that_overtake_the_birth_wait_for_it(ingest: Ingesting) -> None:
     writer = ingest.writer
     writer.hold_seconds = 60.0
-    running = threading.Thread(target=writer.run)
+    running = threading.Thread(target=writer.run, daemon=True)
     running.start()
     writer.handover.put(message(1, telemetry("fan-7")))
     wait_until(lambda: writer.counters.batches == 1, "the record is looked at")
@@ -367,7 +367,7 @@ def test_nothing_is_acknowledged_while_the_database_is_away(engine: Engine) -> N
     ledger.outages = 2
     ingest = Ingesting(engine, ledger)
     ingest.writer.handover.put(message(1, telemetry()))
-    running = threading.Thread(target=ingest.writer.run)
+    running = threading.Thread(target=ingest.writer.run, daemon=True)
     running.start()
     assert ledger.served.wait(20)
     ingest.writer.handover.close()
