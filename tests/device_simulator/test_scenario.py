@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,11 @@ def test_an_unknown_name_lists_what_ships() -> None:
 def test_a_start_without_a_time_zone_is_refused(pumps: Callable[..., str]) -> None:
     with pytest.raises(ScenarioError, match="start"):
         parse_scenario(pumps().replace("00:00:00Z", "00:00:00"))
+
+
+def test_the_scenario_in_the_documentation_can_be_used() -> None:
+    documentation = Path(__file__).parents[2] / "docs" / "simulator.md"
+    example = documentation.read_text("utf-8").split("```toml\n")[1].split("```")[0]
+    scenario = parse_scenario(example)
+    assert scenario.fleet[0].duty == "two_shift"
+    assert scenario.sensor_fault[0].kind == "stuck"
