@@ -11,12 +11,13 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import select
 
 from forewarn_cloud.adapters.sql.engine import writing
-from forewarn_cloud.adapters.sql.schema import mailbox, outbox
+from forewarn_cloud.adapters.sql.schema import lane_progress, mailbox, outbox
 from forewarn_cloud.api.access import current_principal
 from forewarn_cloud.api.app import create_app
 from forewarn_cloud.console.pages import router as console
+from forewarn_cloud.seed import parse_master_data, seed
 from tests.cloud.api.serving import ADMIN, STRANGER, Api, assert_problem, deps_of, serving
-from tests.cloud.world import SEAL, START_MS, TENANT, World, advisory
+from tests.cloud.world import MASTER_DATA, SEAL, START_MS, TENANT, World, advisory
 
 OPEN_TO_ALL = {"/healthz", "/readyz", "/api/v1/openapi.json"}
 STREAMS = {"/api/v1/events"}
@@ -116,6 +117,26 @@ def test_a_stranger_sees_nothing_and_changes_nothing(world: World, filled: dict[
     after = world.everything()
     own_rows = {table: [row for row in rows if f"'{STRANGER.tenant}'" not in row] for table, rows in after.items()}
     assert own_rows == before
+
+
+def test_a_tenant_with_the_same_names_sees_only_its_own(world: World) -> None:
+    seed(world.engine, STRANGER.tenant, parse_master_data(MASTER_DATA), START_MS)
+    names = {"asset": "pump-1", "node": "edge-1", "part_no": SEAL}
+
+    def seen(api: Api) -> dict[str, str]:
+        paths = [r.path for r in api_routes(world) if r.method == "GET" and "_id}" not in r.path]
+        return {path: api.client.get(path.format(**names)).text for path in paths}
+
+    with serving(deps_of(world)) as own, serving(deps_of(world, STRANGER)) as other:
+        before, own_before = seen(other), seen(own)
+        world.hear(advisory())
+        own.done(f"/api/v1/parts/{SEAL}/receipts", {"depot": "south", "quantity": 7})
+        lane = {"tenant": TENANT, "node": "edge-1", "lane": "telemetry", "epoch": "e", "ahead": []}
+        with writing(world.engine) as connection:
+            connection.execute(lane_progress.insert().values(lane | {"first_at": 1, "updated_at": 1}))
+        assert seen(other) == before
+        changed = {path for path, text in seen(own).items() if text != own_before[path]}
+    assert changed >= {f"/api/v1/{noun}" for noun in ("assets", "nodes", "orders", "parts", "notifications", "audit")}
 
 
 def test_a_stranger_cannot_reach_in_through_a_body(world: World, filled: dict[str, str]) -> None:
