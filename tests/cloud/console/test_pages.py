@@ -160,6 +160,21 @@ def test_nothing_of_another_tenant_is_shown(desk: World) -> None:
             assert not re.search("SO-0|Feed pump|PMP-|edge-1|acme", text), path
 
 
+def test_a_part_that_should_have_come_is_overdue(desk: World, client: httpx.Client) -> None:
+    held = schema.reservations
+    with writing(desk.engine) as connection:
+        connection.execute(
+            update(held).values(state="BACK_ORDERED", from_depot=None, expected_at=NOW_MS - 3 * 3_600_000)
+        )
+    for path in ("/orders", f"/orders/{the_order(desk).id}", "/stock"):
+        assert "3 h overdue" in client.get(path).text, path
+    desk.clock.at_ms = NOW_MS - 5 * 3_600_000
+    for path in ("/orders", f"/orders/{the_order(desk).id}", "/stock"):
+        text = client.get(path).text
+        assert "overdue" not in text, path
+        assert "in 2 h" in text, path
+
+
 def test_closed_orders_come_page_by_page(desk: World, client: httpx.Client) -> None:
     close_and_copy(desk, 70)
     seen, path = list[str](), "/orders?show=closed"
