@@ -70,9 +70,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     records_sent: int
     records_stored: int
     lanes: list[LaneCount]
+    messages: int
+    """What customers were told; the demo has no channel but e-mail."""
     mails: int
+    """Different e-mails in the mailbox."""
     mail_copies: int
-    """Above 0: the same message was delivered more than once."""
+    """E-mails that came again, kept once by their Message-ID: a program was killed before it noted them sent."""
     messages_unsent: int
     restarts: dict[str, int]
 

@@ -55,6 +55,11 @@ class _Counted:
 
     recorded: int
     lanes: list[reports.LaneCount]
+    unsent: int
+
+    @property
+    def nothing_waits(self) -> bool:
+        return self.unsent == 0 and all(lane.sent == lane.stored for lane in self.lanes)
 
 
 class Session:
@@ -223,7 +228,7 @@ class Session:
         return 0 if state is None else state.published
 
     def drain(self, samples: int) -> None:
-        """Wait until the agents have read everything played and the cloud has stored everything recorded.
+        """Wait until the agents have read everything played, the cloud has stored it all and every message is out.
 
         Returns as well when nothing has moved for a while: then the report shows what is missing.
         """
@@ -235,7 +240,7 @@ class Session:
             counted = self._counted()
             if counted is None or counted != before:
                 before, still_since = counted, time.monotonic()
-            elif counted.recorded >= played and all(lane.sent == lane.stored for lane in counted.lanes):
+            elif counted.recorded >= played and counted.nothing_waits:
                 return
 
     def report(self, *, samples: int, seconds: float, began_ms: int, end_ms: int) -> reports.Report:
@@ -274,6 +279,7 @@ class Session:
             records_sent=sum(lane.sent for lane in lanes),
             records_stored=sum(lane.stored for lane in lanes),
             lanes=lanes,
+            messages=len(messages),
             mails=len(mails),
             mail_copies=sum(mail.copies - 1 for mail in mails),
             messages_unsent=_unsent(messages),
@@ -286,7 +292,8 @@ class Session:
         if len(agents) < len(PLANTS):
             return None
         try:
-            return _Counted(recorded=_recorded(agents), lanes=self._lanes(agents))
+            lanes, unsent = self._lanes(agents), _unsent(self._desk.messages())
+            return _Counted(recorded=_recorded(agents), lanes=lanes, unsent=unsent)
         except CloudAway:
             return None
 
