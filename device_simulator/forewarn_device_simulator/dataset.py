@@ -89,7 +89,7 @@ def _write_folder(
     chunks = [units[i : i + CHUNK_UNITS] for i in range(0, len(units), CHUNK_UNITS)]
     work = pool.map(_chunk, [scenario] * len(chunks), chunks, [form] * len(chunks))
     truths = list[_Truth]()
-    with _telemetry_file(folder / f"telemetry.{form}", form, units[0]) as write:
+    with _TelemetryFile(folder / f"telemetry.{form}", form, units[0]) as write:
         for chunk, (telemetry, truth) in zip(chunks, work, strict=True):
             write(telemetry)
             truths.append(truth)
@@ -97,7 +97,7 @@ def _write_folder(
     _write_truth(folder, truths)
 
 
-class _telemetry_file:
+class _TelemetryFile:
     """Takes the telemetry of one chunk after the other, as `_chunk` encoded it."""
 
     def __init__(self, path: Path, form: Form, unit: Unit) -> None:
