@@ -1,5 +1,6 @@
 """The demo: its people and its report as functions, and the whole of it with real processes that are killed."""
 
+import io
 import json
 import os
 import signal
@@ -14,12 +15,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from forewarn_device_simulator.demo.desk import Asset, CloudAway, Desk, Health, Message, Order, Reservation
 from forewarn_device_simulator.demo.layout import lay_out
 from forewarn_device_simulator.demo.people import OrderStep, ReceiptStep, RepairStep, Step, next_steps
 from forewarn_device_simulator.demo.programs import Programs
 from forewarn_device_simulator.demo.report import Report, coming_failures, false_orders, lane_counts
+from forewarn_device_simulator.demo.screen import picture
+from forewarn_device_simulator.demo.session import Overview
 from forewarn_device_simulator.live.truth import Repaired, Truth, WouldFail
 from forewarn_device_simulator.scenario import load_scenario
 
@@ -226,6 +230,22 @@ REPORT = {
 )
 def test_the_report_knows_when_something_was_lost(changes: dict[str, Any], lost: bool) -> None:
     assert msgspec.convert(REPORT | changes, Report).lost is lost
+
+
+def drawn(overview: Overview, rows: int) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(picture(overview, ["day  1 00h  something happened"], NOW_MS, "http://127.0.0.1:1/", rows))
+    return console.export_text()
+
+
+def test_the_live_table_shows_what_matters_where_there_is_little_room() -> None:
+    well = [msgspec.structs.replace(asset("NORMAL"), asset=f"fan-{i}") for i in range(9)]
+    overview = Overview(now_ms=NOW_MS, assets=[*well, asset("ALARM")], orders=[order()], truths=[TWIN])
+    full, short = drawn(overview, 20), drawn(overview, 2)
+    assert all(f"fan-{i}" in full for i in range(9))
+    assert short.count("fan-") == 1
+    for words in ("pump-1", "alarm", "SO-000001 open", "PMP-BRG-6309 reserved", "breaks in 8 d", "something happened"):
+        assert words in short
 
 
 def test_programs_are_started_again_and_stopped(tmp_path: Path) -> None:

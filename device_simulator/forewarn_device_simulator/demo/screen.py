@@ -1,7 +1,7 @@
 """What a person sees of the demo: a live table in a terminal, or plain lines without one."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -21,6 +21,9 @@ from forewarn_device_simulator.live.truth import Failed, WouldFail
 CONDITION_STYLES: Final = {"NORMAL": "green", "ALERT": "yellow", "ALARM": "bold red", "UNKNOWN": "dim"}
 BAR_CELLS: Final = 10
 EVENTS_SHOWN: Final = 9
+LINES_BESIDE_ROWS: Final = 17
+"""Of the frames, the headings, the events and the footer."""
+LEAST_ROWS: Final = 6
 
 
 class Screen(Protocol):
@@ -65,7 +68,8 @@ class LiveScreen:
         self._draw()
 
     def _draw(self) -> None:
-        self._live.update(picture(self._overview, list(self._events), self._begin_ms, self._console_url))
+        rows = max(LEAST_ROWS, self._live.console.height - LINES_BESIDE_ROWS)
+        self._live.update(picture(self._overview, list(self._events), self._begin_ms, self._console_url, rows))
 
 
 @contextmanager
@@ -77,11 +81,12 @@ def open_screen(*, headless: bool, begin_ms: int, console_url: str) -> Iterator[
         yield LiveScreen(live, begin_ms, console_url)
 
 
-def picture(overview: Overview, events: list[str], begin_ms: int, console_url: str) -> RenderableType:
+def picture(overview: Overview, events: list[str], begin_ms: int, console_url: str, rows: int = 1000) -> RenderableType:
+    """Everything at one moment; where not all machines fit into `rows`, those that something is known of come first."""
     now = datetime.fromtimestamp(overview.now_ms / 1000, UTC)
     title = f"{day(overview.now_ms, begin_ms)} · {now:%Y-%m-%d %H:%M} UTC · console: {console_url}"
     return Group(
-        Panel(_machines(overview), title=title, border_style="blue"),
+        Panel(_machines(overview, rows), title=title, border_style="blue"),
         Panel("\n".join(events) or "starting ...", title="what happens", border_style="dim"),
         _footer(overview),
     )
@@ -121,14 +126,14 @@ def summary(report: Report) -> RenderableType:
     return Group(table, Text("\n".join(lines)))
 
 
-def _machines(overview: Overview) -> Table:
+def _machines(overview: Overview, rows: int) -> Table:
     table = Table(expand=True, show_edge=False, pad_edge=False)
     for name in ("machine", "health", "condition", "remaining life", "order", "parts", "untended twin"):
         table.add_column(name, no_wrap=True)
     twins = {t.asset: t for t in overview.truths if isinstance(t, WouldFail) and t.twin}
     broken = {t.asset for t in overview.truths if isinstance(t, Failed)}
     latest = {order.asset: order for order in sorted(overview.orders, key=lambda order: order.opened_at)}
-    for asset in overview.assets:
+    for asset in _most_telling(overview.assets, set(latest), rows):
         order = latest.get(asset.asset)
         style = CONDITION_STYLES[asset.health.condition] if asset.health else "dim"
         table.add_row(
@@ -141,6 +146,16 @@ def _machines(overview: Overview) -> Table:
             _twin(twins.get(asset.asset), overview.now_ms),
         )
     return table
+
+
+def _most_telling(assets: Sequence[Asset], ordered: set[str], rows: int) -> list[Asset]:
+    """At most `rows` machines in their usual order; the well ones without an order are left out first."""
+
+    def telling(asset: Asset) -> bool:
+        return asset.asset in ordered or (asset.health is not None and asset.health.condition in ("ALERT", "ALARM"))
+
+    kept = {asset.asset for asset in sorted(assets, key=telling, reverse=True)[:rows]}
+    return [asset for asset in assets if asset.asset in kept]
 
 
 def _condition(asset: Asset) -> str:
