@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Role = Literal["admin", "desk", "technician", "viewer"]
-ROLES: Final[tuple[Role, ...]] = ("admin", "desk", "technician", "viewer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +17,3 @@ class Principal:
 
 LOCAL_PRINCIPAL: Final = Principal(name="local", tenant="local", role="admin")
 """Stands in until identity is built; everything binds to 127.0.0.1 meanwhile."""
-
-
-def system_principal(tenant: str) -> Principal:
-    """What the workers act as."""
-    return Principal(name="forewarn", tenant=tenant, role="admin")

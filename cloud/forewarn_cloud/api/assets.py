@@ -33,9 +33,6 @@ router = APIRouter(prefix="/assets", tags=["assets"])
 
 DEFAULT_POINTS: Final = 1000
 MAX_POINTS: Final = 10_000
-SignalsInQuery = Annotated[
-    str | None, Query(pattern=SIGNALS_PATTERN, max_length=4200, description="Names with commas between; default all.")
-]
 _WEEK_MS: Final = 7 * 24 * 3_600_000
 
 

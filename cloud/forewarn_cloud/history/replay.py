@@ -23,7 +23,6 @@ from forewarn_cloud.service.sourcing import NO_PARTS, SupplyPlan
 from forewarn_models.asset_type import AssetType, PartNeed
 from forewarn_models.wire import Advisory
 
-FOREVER_MS: Final = 2**62
 Truth = Literal["fault", "no fault", "not known"]
 Outcome = Literal["caught", "late", "missed", "none"]
 JobKind = Literal["order", "inspect", "planned"]

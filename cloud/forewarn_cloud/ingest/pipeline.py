@@ -8,7 +8,7 @@ from forewarn_cloud.clock import Clock
 from forewarn_cloud.ingest.connection import BrokerConnection, BrokerUrl
 from forewarn_cloud.ingest.handover import HandOver
 from forewarn_cloud.ingest.ledger import Ledger
-from forewarn_cloud.ingest.writer import Counters, Writer
+from forewarn_cloud.ingest.writer import Writer
 
 STOP_SECONDS: Final = 4.0
 
@@ -71,7 +71,3 @@ class Ingest:
     def serving(self) -> bool:
         """Whether the database took the last batch."""
         return self._writer.serving
-
-    @property
-    def counters(self) -> Counters:
-        return self._writer.counters

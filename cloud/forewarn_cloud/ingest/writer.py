@@ -50,19 +50,6 @@ class Broker(Protocol):
 
 
 @dataclass(kw_only=True)
-class Counters:
-    """Since the program started. Written by the writer's thread only."""
-
-    messages: int = 0
-    records_stored: int = 0
-    records_quarantined: int = 0
-    refusals: int = 0
-    security_events: int = 0
-    batches: int = 0
-    outages: int = 0
-
-
-@dataclass(kw_only=True)
 class Writer:
     """Takes batches from the hand-over until it is closed and empty.
 
@@ -76,7 +63,6 @@ class Writer:
     tenant: str
     stopping: Event
     hold_seconds: float = HOLD_SECONDS
-    counters: Counters = field(default_factory=Counters)
     serving: bool = True
     """Whether the database took the last batch."""
     _held: list[tuple[float, Delivery]] = field(default_factory=list)
@@ -122,7 +108,7 @@ class Writer:
         held = set(map(id, judgement.held))
         self.broker.acknowledge([delivery for delivery in batch if id(delivery) not in held])
         self._acknowledge_lanes(judgement.changes)
-        self._count(len(batch), judgement)
+        _tell(judgement.changes.refusals)
 
     def _judge_and_write(
         self, ledger: LedgerTransaction, incoming: Sequence[Incoming], at: int, last_chance: bool
@@ -151,7 +137,6 @@ class Writer:
         except Unavailable:
             return
         self.broker.acknowledge([delivery])
-        self.counters.refusals += 1
 
     def _store(self, work: Callable[[LedgerTransaction], T]) -> T:
         """Run it in a transaction, until the database can serve or the program stops.
@@ -165,7 +150,6 @@ class Writer:
                 result = self.ledger.run(work)
             except Unavailable as error:
                 if self.serving:
-                    self.counters.outages += 1
                     _log.warning("ingest waits for the database: %s", error)
                 self.serving = False
                 if self.stopping.wait(pause):
@@ -200,17 +184,11 @@ class Writer:
             ack = wire.Ack(lane=lane, epoch=epoch, seq=change.progress.contiguous)
             self.broker.publish(wire.topic(tenant, node, "ack"), wire.encode_control(ack), qos=0)
 
-    def _count(self, messages: int, judgement: Judgement) -> None:
-        changes, counters = judgement.changes, self.counters
-        counters.batches += 1
-        counters.messages += messages - len(judgement.held)
-        counters.records_stored += sum(change.stored for change in changes.lanes.values())
-        counters.records_quarantined += sum(change.quarantined for change in changes.lanes.values())
-        counters.refusals += len(changes.refusals)
-        security = [refusal for refusal in changes.refusals if refusal.security]
-        counters.security_events += len(security)
-        for refusal in security[:10]:
-            _log.warning("security: %r refused: %s", refusal.topic, refusal.reason)
+
+def _tell(refusals: Sequence[Refusal]) -> None:
+    """Security events go to the log as well; a flood of them does not."""
+    for refusal in [refusal for refusal in refusals if refusal.security][:10]:
+        _log.warning("security: %r refused: %s", refusal.topic, refusal.reason)
 
 
 def read_facts(

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from forewarn_cloud.adapters.sql.engine import make_engine, reading, retrying, w
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.sql.unit_of_work import SqlUnitOfWork, run_in_transaction
 from forewarn_cloud.errors import Contended, Unavailable
+from tests.conftest import together
 
 NORTH = {"tenant": "local", "depot": "north", "name": "North"}
 
@@ -68,26 +70,17 @@ def test_writers_wait_for_each_other_and_lose_nothing(engine: Engine) -> None:
     """Read, then write what was read plus one: the classic way to lose updates."""
     with writing(engine) as connection:
         connection.execute(insert(schema.counters).values(tenant="local", counter="x", value=0))
-    failures = list[BaseException]()
 
     def add_some() -> None:
-        try:
-            for _ in range(10):
-                run_in_transaction(engine, add_one)
-        except BaseException as error:  # noqa: BLE001 - told to the test
-            failures.append(error)
+        for _ in range(10):
+            run_in_transaction(engine, add_one)
 
     def add_one(uow: SqlUnitOfWork) -> None:
         table = schema.counters
         value = uow.connection.execute(select(table.c.value).with_for_update()).scalar_one()
         uow.connection.execute(update(table).values(value=value + 1))
 
-    threads = [threading.Thread(target=add_some) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert together(*[add_some] * 4) == []
     with reading(engine) as connection:
         assert connection.execute(select(schema.counters.c.value)).scalar_one() == 40
 
@@ -98,7 +91,6 @@ def test_a_deadlock_is_tried_again_and_both_get_through(engine: Engine) -> None:
     with writing(engine) as connection:
         connection.execute(insert(schema.depots), [NORTH, south])
     both_hold_one = threading.Barrier(2)
-    failures = list[BaseException]()
 
     def rename(first: str, second: str) -> Callable[[SqlUnitOfWork], None]:
         def work(uow: SqlUnitOfWork) -> None:
@@ -112,18 +104,8 @@ def test_a_deadlock_is_tried_again_and_both_get_through(engine: Engine) -> None:
 
         return work
 
-    def run(first: str, second: str) -> None:
-        try:
-            run_in_transaction(engine, rename(first, second))
-        except BaseException as error:  # noqa: BLE001 - told to the test
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in (("north", "south"), ("south", "north"))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    works = rename("north", "south"), rename("south", "north")
+    assert together(*(partial(run_in_transaction, engine, work) for work in works)) == []
     assert names(engine) == ["North!!", "South!!"]
 
 

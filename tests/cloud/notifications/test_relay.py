@@ -25,7 +25,7 @@ from forewarn_cloud.workers.relay import BACKOFF_SECONDS, LEASE_MS, Relay
 from tests.cloud.notifications.facts import SINCE_MS, add_order, mails, outbox_row, queue
 from tests.cloud.notifications.servers import mail_server, web_server
 from tests.cloud.notifications.test_webhook import SECRET, verified
-from tests.conftest import wait_until
+from tests.conftest import together, wait_until
 
 NOW_MS = SINCE_MS + 1_000_000
 
@@ -164,24 +164,12 @@ def test_a_lease_keeps_others_away_until_it_ends(engine: Engine) -> None:
 
 def test_two_relays_deliver_everything_once(engine: Engine, clock: FixedClock, mailbox: Mailbox) -> None:
     queue(engine, count=60)
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(2)
 
     def work() -> None:
-        try:
-            barrier.wait()
-            while relay(engine, clock, mailbox.port).deliver_due():
-                pass
-        except BaseException as error:
-            failures.append(error)
-            raise
+        while relay(engine, clock, mailbox.port).deliver_due():
+            pass
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert together(work, work) == []
     assert [mail.copies for mail in mails(engine)] == [1] * 60
     with reading(engine) as connection:
         assert set(connection.execute(select(outbox.c.state, outbox.c.attempts))) == {("SENT", 1)}

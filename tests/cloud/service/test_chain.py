@@ -1,6 +1,5 @@
 """From advisories to orders, over the real repositories on both databases."""
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from forewarn_cloud.service.policy import AutonomyTable, Policy
 from forewarn_cloud.workers.advisories import Advisories
 from forewarn_models.wire import RulHours
 from tests.cloud.world import HOUR_MS, SEAL, START_MS, TENANT, World, advisory, normal
+from tests.conftest import together
 
 
 def open_order(world: World) -> None:
@@ -75,22 +75,13 @@ def test_more_of_the_same_evidence_keeps_one_order_and_tells_nobody_again(world:
 
 def test_hundreds_of_duplicates_from_several_workers_open_one_order(world: World) -> None:
     world.receive(*(advisory(asset) for asset in ("pump-1", "pump-2", "pump-3") for _ in range(80)))
-    failures = list[BaseException]()
 
     def work() -> None:
-        try:
-            worker = Advisories(transactions=world.transactions, chain=world.chain)
-            while any(row.handled_at is None for row in world.rows(schema.advisories)):
-                worker.handle_next(limit=7)
-        except BaseException as error:  # noqa: BLE001 - told to the test
-            failures.append(error)
+        worker = Advisories(transactions=world.transactions, chain=world.chain)
+        while any(row.handled_at is None for row in world.rows(schema.advisories)):
+            worker.handle_next(limit=7)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert together(*[work] * 4) == []
     assert sorted(order.asset for order in world.orders()) == ["pump-1", "pump-2", "pump-3"]
     assert sorted(order.number for order in world.orders()) == ["SO-000001", "SO-000002", "SO-000003"]
     assert sum(row.advisory_count for row in world.rows(schema.episodes)) == 240

@@ -1,6 +1,5 @@
 """Stock is never oversold, shortfalls are back-ordered, and what comes in goes to whoever needs it most."""
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -17,25 +16,7 @@ from forewarn_cloud.service import desk, parts
 from forewarn_cloud.workers.advisories import Advisories
 from forewarn_models.wire import RulHours
 from tests.cloud.world import DESK, HOUR_MS, SEAL, START_MS, TENANT, World, advisory
-
-
-def together(*works: Callable[[], object]) -> list[BaseException]:
-    """Run all at the same time; what they raised."""
-    barrier, failures = threading.Barrier(len(works)), list[BaseException]()
-
-    def run(work: Callable[[], object]) -> None:
-        barrier.wait()
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - told to the test
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failures
+from tests.conftest import together
 
 
 def receive(world: World, quantity: int, part_no: str = SEAL, depot: str = "north") -> None:

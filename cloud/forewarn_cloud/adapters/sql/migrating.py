@@ -42,13 +42,6 @@ def current_revision(engine: Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def head_revision() -> str:
-    """The revision this version of forewarn works with."""
-    head = ScriptDirectory.from_config(_config(None)).get_current_head()
-    assert head is not None, "there is at least one revision"
-    return head
-
-
 def _refuse_newer(connection: Connection) -> None:
     current = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()}
