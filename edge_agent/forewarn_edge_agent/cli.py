@@ -54,7 +54,7 @@ def _run(setup: Setup) -> int:
 def _check(setup: Setup, path: Path) -> int:
     _read_recordings(setup)
     config = setup.config
-    print(f"{path}: good; {len(config.sources)} sources, {len(config.assets)} assets")
+    print(f"{path}: good; sources: {len(config.sources)}, assets: {len(config.assets)}")
     return EXIT_OK
 
 

@@ -1,11 +1,13 @@
 """/api/v1/assets: the machines, what they measured and what is known of their health."""
 
+import math
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Final
 
 import numpy as np
 from fastapi import APIRouter, Query, Response
+from numpy.typing import NDArray
 from pydantic import Field
 from sqlalchemy import Connection
 
@@ -172,14 +174,16 @@ def read_telemetry(
 def _telemetry(asset: views.Asset, series: TelemetrySeries) -> answers.Telemetry:
     units = _units(asset.asset_type)
     columns = [
-        answers.Column(
-            signal=name,
-            unit=units.get(name),
-            values=[None if missing else value for value, missing in zip(c.tolist(), np.isnan(c), strict=True)],
-        )
-        for name, c in series.signals.items()
+        answers.Column(signal=name, unit=units.get(name), values=_decimals(column))
+        for name, column in series.signals.items()
     ]
     return answers.Telemetry(asset=asset.asset, samples=series.samples, times=series.t_ms.tolist(), signals=columns)
+
+
+def _decimals(column: NDArray[np.float32]) -> list[float | None]:
+    """Of each value the shortest decimal that is the same float32: 41.2, not 41.20000076293945; None where missing."""
+    shortest: list[float] = column.astype(str).astype(float).tolist()
+    return [None if math.isnan(value) else value for value in shortest]
 
 
 def _units(asset_type: str) -> dict[str, str]:

@@ -172,7 +172,7 @@ def test_the_history_of_health_is_within_the_range_latest_first(api: Api, world:
     assert [entry["health_index"] for entry in api.get(path, **query)["items"]] == [0.97, 0.98, 0.99]
 
 
-def measure(world: World, hours: int) -> None:
+def measure(world: World, hours: int, **more: list[float | None]) -> None:
     t_ms = START_MS + np.arange(hours, dtype=np.int64) * HOUR_MS
     flow = np.arange(hours, dtype=np.float32)
     flow[1] = np.nan
@@ -184,7 +184,8 @@ def measure(world: World, hours: int) -> None:
         digest=bytes(16),
         asset="pump-1",
         t_ms=t_ms,
-        signals={"flow_m3_h": flow, "speed_rpm": np.full(hours, 2900, dtype=np.float32), "other": flow},
+        signals={"flow_m3_h": flow, "speed_rpm": np.full(hours, 2900, dtype=np.float32), "other": flow}
+        | {name: np.array(values, dtype=np.float32) for name, values in more.items()},
     )
     with writing(world.engine) as connection:
         SqlTelemetry(connection).append([record])
@@ -201,6 +202,14 @@ def test_telemetry_of_some_signals_in_a_range(api: Api, world: World) -> None:
     whole = api.get(path)
     assert (whole["samples"], len(whole["signals"])) == (6, 3)
     assert {column["signal"]: column["unit"] for column in whole["signals"]}["other"] is None
+
+
+def test_telemetry_is_told_as_measured_not_as_float32_looks(api: Api, world: World) -> None:
+    measured = [41.2, 0.1, 16777216.0, 1e-45, 3.4028235e38, -0.3000001, None]
+    measure(world, len(measured), temperature_c=measured)
+    world.clock.advance(hours=10)
+    (column,) = api.get("/api/v1/assets/pump-1/telemetry", signals="temperature_c")["signals"]
+    assert column["values"] == measured
 
 
 def test_telemetry_is_decimated_to_what_a_plot_can_show(api: Api, world: World) -> None:
