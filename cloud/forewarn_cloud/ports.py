@@ -179,6 +179,10 @@ class Records(Protocol):
 
     def add_command(self, command: NodeCommand) -> None: ...
 
+    def awaits_answer(self, asset: Asset, command: str) -> bool:
+        """Whether a command about the asset waits for the answer of its node."""
+        ...
+
     def add_audit(self, note: AuditNote) -> None:
         """Noted now, chained at the end of the transaction."""
         ...

@@ -64,7 +64,7 @@ class Assessment:
     condition: NDArray[np.int8]
     """`Condition`."""
     since_ms: NDArray[np.int64]
-    """First sample of the present run of evidence; -1 where there is none."""
+    """First sample of the present run of evidence, which lasts until the condition is cleared; -1 without."""
     health_index: NDArray[np.float64]
     """1.0 new, 0.0 failed."""
     rul_hours: NDArray[np.float64]

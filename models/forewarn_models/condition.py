@@ -47,7 +47,7 @@ class ConditionState:
     score: Floats
     """(A,) as last judged."""
     since_ms: Ints
-    """(A,) first sample of the present run of evidence, -1 without."""
+    """(A,) first sample of the present run of evidence, which lasts until the condition is cleared; -1 without."""
     over_alert: Ints
     over_alarm: Ints
     """(A, S) samples running above the limit."""
@@ -152,7 +152,7 @@ def judge(
     hours, state = _observed(state, readings, interval_ms)
     score = _held(state.score, score, counts)
     alert, alarm, state = _latched(layout, state, score, counts, hours, interval_ms)
-    since_ms, state = _since(state, readings.t_ms, score, counts)
+    since_ms, state = _since(state, readings.t_ms, (score >= CLEAR_LEVEL) | alert | alarm, counts)
     limit_alert, limit_alarm, state = _limits(layout, state, readings, suspect)
     doubted, state = _persisting(state, np.asarray(suspect.any(axis=2)))
     level = np.where(alarm & armed[:, None], 3, np.where((alert & armed[:, None]) | doubted, 2, 1))
@@ -210,10 +210,10 @@ def _latched(
     return alert, alarm, replace(after, score=score[:, -1])
 
 
-def _since(state: ConditionState, t_ms: Ints, score: Floats, counts: Bools) -> tuple[Ints, ConditionState]:
-    high = score >= CLEAR_LEVEL
-    before = np.concatenate([state.since_ms[:, None] >= 0, high[:, :-1]], axis=1)
-    since = _latest(state.since_ms, np.where(high, t_ms, np.int64(-1)), (high & ~before & counts) | ~high)
+def _since(state: ConditionState, t_ms: Ints, lasts: Bools, counts: Bools) -> tuple[Ints, ConditionState]:
+    """A condition that is held, although the score has come down, is held by evidence that began when it began."""
+    before = np.concatenate([state.since_ms[:, None] >= 0, lasts[:, :-1]], axis=1)
+    since = _latest(state.since_ms, np.where(lasts, t_ms, np.int64(-1)), (lasts & ~before & counts) | ~lasts)
     return since, replace(state, since_ms=since[:, -1])
 
 

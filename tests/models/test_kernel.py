@@ -137,6 +137,26 @@ def test_the_run_of_evidence_began_before_it_became_an_alarm(worn: tuple[Block, 
     assert assessment.since_ms[10 * DAY_STEPS, 1] == -1
 
 
+def test_an_alarm_that_is_held_after_the_repair_still_tells_that_its_evidence_began_before_it(
+    pump_model: Model,
+) -> None:
+    """The machine is well again and the reset has not come yet: what is still said is about the old machine."""
+    fault = Fault(failure_mode="bearing_wear", from_day=8, to_day=14)
+    before, state = assess(
+        pump_model, new_state(pump_model, 1), pump_history(12, seed=21, duty=Duty(faults={0: fault}))
+    )
+    assert before.condition[-1, 0] == Condition.ALARM
+    repaired_ms = int(before.t_ms[-1, 0])
+    well = pump_history(14, seed=21)
+    after, _ = assess(pump_model, state, cut(well, 12 * DAY_STEPS, 14 * DAY_STEPS))
+    held = after.condition[:, 0] >= Condition.ALERT
+    assert (held & (after.health_index[:, 0] == 1.0)).any(), "held although the score has come down"
+    assert (after.since_ms[held, 0] >= 0).all()
+    assert (after.since_ms[held, 0] < repaired_ms).all()
+    assert after.condition[-1, 0] == Condition.NORMAL
+    assert after.since_ms[-1, 0] == -1, "the run of evidence ends when the condition is cleared"
+
+
 @pytest.mark.parametrize(("from_day", "to_day", "alarm_by_day"), [(3.5, 17, 12), (20, 80, 45)])
 def test_a_slow_fault_is_not_learned_as_normal(
     pump_model: Model, from_day: float, to_day: float, alarm_by_day: float

@@ -44,6 +44,7 @@ class ExpectedCost:
             tenant=_TENANT,
             now_ms=now_ms,
             repaired_at=None,
+            reset_pending=False,
             make_id=lambda: str(number),
         )
         if step.episode is not None and step.episode.state == "OPEN":

@@ -94,6 +94,7 @@ class Chain:
         """All steps are taken one after the other; what to do is decided once, on what is known at the end."""
         asset_type = asset_type_of(asset.asset_type)
         repaired_at = uow.orders.last_repair_at(asset.tenant, asset.asset)
+        reset_pending = uow.records.awaits_answer(asset, "reset_baseline")
         episode = uow.episodes.open_one(asset.tenant, asset.asset)
         undecided = False
         for advisory in advisories:
@@ -105,6 +106,7 @@ class Chain:
                 tenant=asset.tenant,
                 now_ms=now_ms,
                 repaired_at=repaired_at,
+                reset_pending=reset_pending,
             )
             undecided = (undecided or step.event in ("opened", "confirmed", "rediagnosed")) and step.event != "cleared"
             episode = step.episode

@@ -36,18 +36,21 @@ def follow(
     tenant: str,
     now_ms: int,
     repaired_at: int | None,
+    reset_pending: bool,
     make_id: Callable[[], str] = new_id,
 ) -> Step:
     """What one advisory does to the open episode of its asset.
 
-    Evidence of a run that began before the last repair (`repaired_at`) is about a machine that is no more. What is
-    older than the latest evidence is counted and changes nothing.
+    Evidence of a run that began before the last repair (`repaired_at`) is about a machine that is no more. So may be
+    evidence that does not tell when it began, as long as the node has not answered that it learns anew
+    (`reset_pending`): it opens nothing. What is older than the latest evidence is counted and changes nothing.
     """
     evidence = weigh(advisory, asset_type, policy)
     if repaired_at is not None and _since(advisory) <= repaired_at:
         return Step(episode=episode, event="none")
     if episode is None:
-        return _begin(advisory, evidence, tenant, now_ms, make_id)
+        opens = evidence.opens and not (reset_pending and advisory.since is None)
+        return _begin(advisory, evidence, tenant, now_ms, make_id) if opens else Step(episode=None, event="none")
     counted = replace(episode, advisory_count=episode.advisory_count + 1)
     if advisory.observed_at < episode.last_evidence_at:
         return Step(episode=counted, event="none")
@@ -61,8 +64,6 @@ def close(episode: Episode, reason: str, at: int) -> Episode:
 
 
 def _begin(advisory: Advisory, evidence: Evidence, tenant: str, now_ms: int, make_id: Callable[[], str]) -> Step:
-    if not evidence.opens:
-        return Step(episode=None, event="none")
     episode = Episode(
         id=make_id(),
         tenant=tenant,

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from forewarn_cloud.adapters.sql import schema
-from forewarn_cloud.adapters.sql.engine import reading
+from forewarn_cloud.adapters.sql.engine import reading, writing
 from forewarn_cloud.adapters.sql.repositories import verify_audit
 from forewarn_cloud.entities import Finding, Order
 from forewarn_cloud.errors import Conflict, Invalid, NotFound, ServiceError, VersionConflict
@@ -97,6 +98,20 @@ def test_after_the_repair_old_evidence_opens_nothing_and_new_evidence_does(world
     assert len(world.orders()) == 1, "the run of evidence began before the repair"
     world.hear(normal(at_hours=40), advisory(at_hours=300, since=START_MS + 290 * HOUR_MS))
     assert [order.state for order in world.orders()] == ["COMPLETED", "OPEN"]
+
+
+def test_an_alarm_held_until_the_reset_arrives_opens_no_second_order(world: World) -> None:
+    in_progress(world)
+    world.clock.advance(hours=30)
+    complete(world)
+    held: dict[str, Any] = {"since": None, "failure_modes": {}, "rul_hours": None, "health_index": 1.0}
+    world.hear(advisory(at_hours=31, **held), advisory("pump-2", at_hours=31, **held))
+    assert len(world.orders("pump-1")) == 1, "its node has not answered yet that the machine learns anew"
+    assert len(world.orders("pump-2")) == 1, "no reset is pending for its neighbour"
+    with writing(world.engine) as connection:
+        connection.execute(update(schema.commands).values(state="DONE"))
+    world.hear(advisory(at_hours=60, **held))
+    assert [order.state for order in world.orders("pump-1")] == ["COMPLETED", "OPEN"]
 
 
 @pytest.mark.parametrize("finding", [Finding(outcome="NO_FAULT_FOUND"), Finding(outcome="OTHER_FAULT", note="belt")])

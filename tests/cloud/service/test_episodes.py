@@ -17,7 +17,9 @@ PUMP = asset_type_of("centrifugal_pump")
 POLICY = Policy()
 
 
-def step(episode: Episode | None, heard: Advisory, repaired_at: int | None = None) -> Step:
+def step(
+    episode: Episode | None, heard: Advisory, repaired_at: int | None = None, *, reset_pending: bool = False
+) -> Step:
     return follow(
         episode,
         heard,
@@ -26,6 +28,7 @@ def step(episode: Episode | None, heard: Advisory, repaired_at: int | None = Non
         tenant="local",
         now_ms=heard.observed_at + 1000,
         repaired_at=repaired_at,
+        reset_pending=reset_pending,
         make_id=lambda: "e1",
     )
 
@@ -140,3 +143,16 @@ def test_evidence_from_before_the_repair_is_about_a_machine_that_is_no_more() ->
     old = advisory(at_hours=11, since=START_MS, rul_hours=RulHours(1.0, 2.0, 3.0))
     assert step(None, old, repaired_at) == Step(episode=None, event="none")
     assert step(None, advisory(at_hours=11, since=repaired_at + 1), repaired_at).event == "opened"
+
+
+def test_evidence_of_unknown_beginning_opens_nothing_while_the_repaired_machine_has_yet_to_learn_anew() -> None:
+    repaired_at = START_MS + 10 * HOUR_MS
+    held = advisory(at_hours=11, since=None, failure_modes={}, rul_hours=None, health_index=1.0)
+    assert step(None, held, repaired_at, reset_pending=True) == Step(episode=None, event="none")
+    assert step(None, held, repaired_at).event == "opened"
+    begun_later = advisory(at_hours=12, since=repaired_at + HOUR_MS)
+    assert step(None, begun_later, repaired_at, reset_pending=True).event == "opened"
+
+
+def test_a_pending_reset_does_not_keep_an_open_episode_from_clearing() -> None:
+    assert step(opened(), normal(at_hours=2), reset_pending=True).event == "clearing"

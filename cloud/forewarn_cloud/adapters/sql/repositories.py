@@ -332,6 +332,18 @@ class SqlRecords:
     def add_command(self, command: NodeCommand) -> None:
         self.connection.execute(insert(schema.commands).values(values_of(command)))
 
+    def awaits_answer(self, asset: Asset, command: str) -> bool:
+        waits = _select(
+            NodeCommand,
+            schema.commands,
+            tenant=asset.tenant,
+            node=asset.node,
+            asset=asset.asset,
+            command=command,
+            state="PENDING",
+        )
+        return self.connection.execute(waits.limit(1)).first() is not None
+
     def add_audit(self, note: AuditNote) -> None:
         self._notes.append(note)
 
