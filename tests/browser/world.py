@@ -20,7 +20,6 @@ from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.api.access import ApiDeps
 from forewarn_cloud.api.app import create_app
-from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.console.pages import router
 from forewarn_cloud.principal import LOCAL_PRINCIPAL, Principal
 from forewarn_cloud.seed import parse_master_data, seed
@@ -29,6 +28,7 @@ from forewarn_cloud.service.policy import default_policy
 from forewarn_cloud.telemetry import TelemetryRecord
 from forewarn_cloud.workers.advisories import Advisories
 from forewarn_models.wire import Advisory, ModelRef, RulHours
+from tests.cloud.clock import FixedClock
 from tests.conftest import wait_until
 
 HOUR_MS = 3_600_000

@@ -8,9 +8,9 @@ from sqlalchemy import Engine, update
 from forewarn_cloud.adapters.commands_sql import SqlCommands
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import writing
-from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.workers.downlink import OFFLINE_REPEAT_MS, ONLINE_REPEAT_MS, Downlink
 from forewarn_models import wire
+from tests.cloud.clock import FixedClock
 from tests.cloud.ingest.sending import NOW, TENANT, enrol
 
 

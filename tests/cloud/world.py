@@ -10,7 +10,6 @@ from sqlalchemy import Engine, Row, Table, insert, select
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import reading, writing
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
-from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.entities import Order
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.principal import Principal
@@ -20,6 +19,7 @@ from forewarn_cloud.service.policy import Policy
 from forewarn_cloud.workers.advisories import Advisories
 from forewarn_cloud.workers.revisit import Revisits
 from forewarn_models.wire import Advisory, ModelRef, RulHours
+from tests.cloud.clock import FixedClock
 
 T = TypeVar("T")
 TENANT: Final = "local"

@@ -51,10 +51,6 @@ class HandOver:
             self._closed = True
             self._changed.notify_all()
 
-    @property
-    def depth(self) -> int:
-        return len(self._waiting)
-
     def _full(self) -> bool:
         return len(self._waiting) >= MAX_MESSAGES or self._bytes >= MAX_BYTES
 

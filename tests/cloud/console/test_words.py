@@ -10,7 +10,7 @@ import pytest
 from forewarn_cloud.console import pages
 from forewarn_cloud.console.i18n import LANGUAGES, choose_language, words
 from forewarn_cloud.entities import OPEN_STATES, OrderState, Outcome, ReservationState
-from forewarn_cloud.service.news import KINDS
+from forewarn_cloud.service.news import Kind
 from forewarn_models.assessment import Condition, Maturity
 
 CONSOLE = Path(pages.__file__).parent
@@ -50,7 +50,7 @@ def test_every_key_a_page_names_is_in_the_catalogue() -> None:
         ("outcome", get_args(Outcome)),
         ("condition", [condition.name for condition in Condition]),
         ("maturity", [maturity.name for maturity in Maturity]),
-        ("message", KINDS),
+        ("message", get_args(Kind)),
         ("done", {action for state in OPEN_STATES for action in pages.ACTIONS[state]}),
         ("window", get_args(pages.Window)),
     ],

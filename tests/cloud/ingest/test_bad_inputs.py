@@ -18,11 +18,11 @@ from forewarn_cloud.adapters.nats_broker import MAX_PAYLOAD_BYTES, NatsBroker
 from forewarn_cloud.adapters.sql.engine import make_engine
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
-from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.ingest.connection import BrokerUrl
 from forewarn_cloud.ingest.ledger import LedgerTransaction
 from forewarn_cloud.ingest.pipeline import Ingest
 from forewarn_models import wire
+from tests.cloud.clock import FixedClock
 from tests.cloud.ingest.sending import NOW, TENANT, enrol, message, rows, telemetry
 from tests.conftest import free_port, wait_until
 

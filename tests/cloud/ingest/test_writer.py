@@ -14,13 +14,13 @@ from forewarn_cloud.adapters.ingest_sql import SqlLedger
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
-from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.errors import Unavailable
 from forewarn_cloud.ingest.handover import HandOver
 from forewarn_cloud.ingest.ledger import Ledger, LedgerTransaction
 from forewarn_cloud.ingest.messages import Delivery
 from forewarn_cloud.ingest.writer import Writer
 from forewarn_models import wire
+from tests.cloud.clock import FixedClock
 from tests.cloud.ingest.sending import (
     NOW,
     TENANT,

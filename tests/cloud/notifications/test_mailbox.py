@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from forewarn_cloud.adapters.sql.engine import writing
-from forewarn_cloud.clock import FixedClock
 from forewarn_cloud.mailbox import Mailbox, start_mailbox
+from tests.cloud.clock import FixedClock
 from tests.cloud.notifications.facts import SINCE_MS, mails
 
 

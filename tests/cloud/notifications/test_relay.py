@@ -18,10 +18,11 @@ from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
 from forewarn_cloud.adapters.sql.schema import outbox
 from forewarn_cloud.adapters.webhook import WebhookSender
-from forewarn_cloud.clock import FixedClock, SystemClock
+from forewarn_cloud.clock import SystemClock
 from forewarn_cloud.mailbox import Mailbox, start_mailbox
 from forewarn_cloud.notifications.delivery import Delivery, Sender
 from forewarn_cloud.workers.relay import BACKOFF_SECONDS, LEASE_MS, Relay
+from tests.cloud.clock import FixedClock
 from tests.cloud.notifications.facts import SINCE_MS, add_order, mails, outbox_row, queue
 from tests.cloud.notifications.servers import mail_server, web_server
 from tests.cloud.notifications.test_webhook import SECRET, verified

@@ -2,20 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from forewarn_cloud.notifications.delivery import Undeliverable
 from forewarn_cloud.notifications.render import LANGUAGES, render
-from forewarn_cloud.service.news import KINDS
+from forewarn_cloud.service.news import Kind
 from tests.cloud.notifications.facts import HOUR_MS, SINCE_MS, facts
 
 FOUND = {"outcome": "CONFIRMED", "failure_mode": "impeller_wear", "failure_mode_title": "Impeller wear"}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_every_kind_of_news_is_written_in_every_language(kind: str, language: str) -> None:
     written = render(kind, language, facts(finding=FOUND, close_reason="evidence cleared"))
     for text in (written.subject, written.text, written.html):
@@ -109,4 +109,4 @@ def test_both_languages_have_the_same_templates() -> None:
     folder = Path(__file__).parents[3] / "cloud/forewarn_cloud/notifications/templates"
     names = [{path.name for path in (folder / language).iterdir()} for language in LANGUAGES]
     assert names[0] == names[1]
-    assert {f"{kind}.txt" for kind in KINDS} <= names[0]
+    assert {f"{kind}.txt" for kind in get_args(Kind)} <= names[0]
