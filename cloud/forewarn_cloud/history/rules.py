@@ -33,7 +33,10 @@ class ExpectedCost:
             return Verdict(action="withdraw")
         if number not in self.episodes:
             return WAIT
-        return self._found(question) if question.found else self._decided(question)
+        if question.found:
+            return self._found(question)
+        clearing = self.episodes[number].cleared_at is not None
+        return WAIT if clearing else self._decided(question)
 
     def _follow(self, number: int, advisory: Advisory, now_ms: int) -> Event:
         step = follow(

@@ -26,17 +26,18 @@ def weigh(advisory: Advisory, asset_type: AssetType, policy: Policy) -> Evidence
     """What the advisory says about the machine.
 
     An ALARM opens an episode; an ALERT only if it also tells what is wrong or how long it will last, so that a jump in
-    one signal (a sensor, a changed unit) stays an alert. A model that is still learning neither opens an order nor
-    clears an episode: only an absolute limit speaks for it.
+    one signal (a sensor, a changed unit) or a hot day above an ALERT limit that the model knows to be usual stays an
+    alert. A model that is still learning neither opens an order nor clears an episode: only an absolute limit speaks
+    for it, an ALERT limit too.
     """
     mode, probability = likeliest_mode(advisory, asset_type, policy)
     over_limit = bool(advisory.limits_exceeded)
-    worried = advisory.condition in ("ALERT", "ALARM")
+    worried = advisory.condition in ("ALERT", "ALARM") or over_limit
     knows_why = mode is not None or advisory.rul_hours is not None
     learned = advisory.maturity != "LEARNING"
     return Evidence(
-        opens=over_limit or advisory.condition == "ALARM" or (advisory.condition == "ALERT" and knows_why),
-        confirms=worried or over_limit,
+        opens=advisory.condition == "ALARM" or (worried and knows_why) or (over_limit and not learned),
+        confirms=worried,
         clears=advisory.condition == "NORMAL" and learned and not over_limit,
         trusted=over_limit or (learned and worried),
         failure_mode=mode,

@@ -10,7 +10,7 @@ from forewarn_cloud.history.assess import model_for
 from forewarn_cloud.history.backtest import build_cases
 from forewarn_cloud.history.dataset import Failure, read_dataset
 from forewarn_cloud.history.lives import Life
-from forewarn_cloud.history.replay import Case, Question, Verdict
+from forewarn_cloud.history.replay import WAIT, Case, Question, Verdict
 from forewarn_cloud.history.rules import ExpectedCost, best_interval_hours, fixed_threshold
 from forewarn_cloud.history.world import GENERIC_PART, PartSupply, Shelves, World
 from forewarn_cloud.service.policy import Policy
@@ -184,6 +184,16 @@ def test_evidence_that_stays_away_withdraws_the_order(rule: ExpectedCost, shelve
     cleared = 50 + clear_hours
     assert rule(_question(_advisory(cleared, "NORMAL"), cleared, shelves)).action == "withdraw"
     assert rule(_question(None, cleared + 1, shelves)).action == "wait"
+
+
+def test_nothing_is_ordered_while_the_evidence_clears_as_in_the_service(rule: ExpectedCost, shelves: Shelves) -> None:
+    far_off = _advisory(48, "ALERT", modes={"bearing_wear": 0.9}, p50=2000.0)
+    waits = rule(_question(far_off, 48, shelves))
+    assert (waits.action, waits.revisit_ms) == ("wait", T0 + round((48 + Policy().times.review_hours) * HOUR))
+    assert rule(_question(_advisory(50, "NORMAL"), 50, shelves)) == WAIT, "not to be asked again before more is known"
+    assert rule(_question(None, 72, shelves)) == WAIT
+    worse = _advisory(73, "ALARM", modes={"bearing_wear": 0.9})
+    assert rule(_question(worse, 73, shelves)).action == "order"
 
 
 def test_the_fixed_threshold_looks_at_the_health_index_only(shelves: Shelves) -> None:

@@ -183,6 +183,18 @@ def test_an_absolute_limit_speaks_even_while_the_model_is_learning(world: World)
     assert world.order().failure_mode == "bearing_wear"
 
 
+def test_a_temperature_that_jumps_to_fahrenheit_at_standstill_opens_no_order_day_after_day(world: World) -> None:
+    """Each start leads the reading through the band between the ALERT limit and the impossible."""
+    warming: dict[str, Any] = {"condition": "ALERT", "limits_exceeded": ("bearing_temperature_c",), "since": None}
+    lies = {"bearing_temperature_c": "out_of_range"}
+    for day in range(7):
+        world.hear(advisory(at_hours=24 * day, failure_modes={}, rul_hours=None, health_index=0.6, **warming))
+        world.hear(normal(at_hours=24 * day + 3, sensor_faults=lies))
+        world.clock.advance(hours=20)
+        world.work()
+    assert world.orders() == []
+
+
 def test_a_clearer_diagnosis_moves_the_episode_and_its_order_to_the_other_failure_mode(world: World) -> None:
     open_order(world)
     world.hear(advisory(at_hours=2, since=START_MS - HOUR_MS, failure_modes={"bearing_wear": 0.9, "seal_leak": 0.05}))

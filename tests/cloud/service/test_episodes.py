@@ -15,6 +15,14 @@ from tests.cloud.world import HOUR_MS, START_MS, advisory, normal
 
 PUMP = asset_type_of("centrifugal_pump")
 POLICY = Policy()
+OVER_ALERT_LIMIT: dict[str, Any] = {
+    "condition": "ALERT",
+    "limits_exceeded": ("vibration_rms_mm_s",),
+    "failure_modes": {},
+    "rul_hours": None,
+    "since": None,
+}
+"""A hot day, or a sensor that has jumped into another unit while the machine stood still."""
 
 
 def step(
@@ -55,6 +63,10 @@ def opened() -> Episode:
         ({"maturity": "LEARNING"}, True, False),
         ({"maturity": "LEARNING", "limits_exceeded": ("vibration_rms_mm_s",)}, True, True),
         ({"condition": "NORMAL", "limits_exceeded": ("vibration_rms_mm_s",)}, True, True),
+        (OVER_ALERT_LIMIT, False, True),
+        ({**OVER_ALERT_LIMIT, "maturity": "LEARNING"}, True, True),
+        ({**OVER_ALERT_LIMIT, "failure_modes": {"bearing_wear": 0.8}}, True, True),
+        ({**OVER_ALERT_LIMIT, "condition": "ALARM"}, True, True),
         ({"failure_modes": {"not_of_this_type": 0.9}}, True, True),
     ],
 )
