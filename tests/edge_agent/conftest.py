@@ -185,6 +185,11 @@ class AgentProcess:
         self.processes.append(process)
         return process
 
+    def start_listening(self) -> None:
+        """Start it, and wait until its source is connected."""
+        self.start()
+        wait_until(lambda: "source_up" in self.log(), "the source is connected", SECONDS)
+
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "forewarn_edge_agent", *words, "--config", str(self.config)]
 

@@ -94,8 +94,7 @@ def test_killed_between_commit_and_publish(
 ) -> None:
     times = recent(30)
     agent.configure(uplink_port=free_port(), source=mqtt_source(mosquitto.port), assets=PUMP)
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(times)
     agent.wait_for_status(lambda status: status["lanes"]["telemetry"]["last_seq"] == 30, "all is in the spool")
     agent.kill()
@@ -109,8 +108,7 @@ def test_killed_between_commit_and_publish(
 def test_killed_between_publish_and_acknowledgement(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
     times = recent(30)
     cloud.acknowledges = False
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(times)
     wait_until(lambda: cloud.times_ms() == times, "all is in the cloud", SECONDS)
     agent.kill()
@@ -128,8 +126,7 @@ def test_killed_again_and_again_while_samples_flow(agent: AgentProcess, machine:
     """Wherever the kill falls: each sample arrives under one sequence only, and no sequence means two things."""
     chance = random.Random(5)
     times = recent(240)
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     for part in range(6):
         machine.send_samples(times[part * 40 : part * 40 + 40])
         wait_until(partial(_has_arrived, cloud, chance.randrange(part * 40, part * 40 + 40)), "it flows", SECONDS)
@@ -147,8 +144,7 @@ def test_without_an_acknowledgement_everything_is_sent_again(
     agent: AgentProcess, machine: Machine, cloud: Cloud
 ) -> None:
     cloud.acknowledges = False
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(recent(5))
     wait_until(lambda: cloud.arrivals.count(("telemetry", 5)) >= 2, "sent a second time", SECONDS)
     assert cloud.conflicts == []
@@ -163,8 +159,7 @@ def test_a_reconnect_sends_again_at_once(
     source = mqtt_source(mosquitto.port)
     agent.configure(uplink_port=mosquitto.port, source=source, assets=PUMP, resend_after_seconds=600.0)
     cloud.acknowledges = False
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(recent(5))
     wait_until(lambda: ("telemetry", 5) in cloud.arrivals, "it is sent", SECONDS)
     disconnect(connected("forewarn-t-n", mosquitto.port))  # a stranger with its client id: the broker cuts it off
@@ -176,8 +171,7 @@ def test_a_foreign_or_impossible_acknowledgement_deletes_nothing(
     agent: AgentProcess, machine: Machine, cloud: Cloud
 ) -> None:
     cloud.acknowledges = False
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(recent(5))
     wait_until(lambda: len(cloud.times_ms()) == 5, "all is in the cloud", SECONDS)
     epoch = agent.status()["epoch"]
@@ -196,8 +190,7 @@ def test_a_foreign_or_impossible_acknowledgement_deletes_nothing(
 @pytest.mark.e2e
 def test_bad_messages_are_counted_and_good_ones_go_on(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
     times = recent(3)
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send(b"")
     machine.send(b"not json\nevent=forged")
     machine.send_samples(times[:1])
@@ -227,8 +220,7 @@ def test_what_comes_while_the_agent_is_down_waits_at_the_broker(
     agent: AgentProcess, machine: Machine, cloud: Cloud
 ) -> None:
     times = recent(20)
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(times[:10])
     wait_until(lambda: cloud.times_ms() == times[:10], "the first ones", SECONDS)
     assert agent.stop() == 0
@@ -239,8 +231,7 @@ def test_what_comes_while_the_agent_is_down_waits_at_the_broker(
 
 @pytest.mark.e2e
 def test_a_command_is_done_once_and_answered_each_time(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(recent(3))
     wait_until(lambda: len(cloud.times_ms()) == 3, "the samples", SECONDS)
     command = wire.Command(schema=1, id="c1", command="reset_baseline", asset="pump-1", at=now_ms())
@@ -273,8 +264,7 @@ def test_a_broker_that_is_killed_is_found_again(
     times = recent(40)
     agent.configure(uplink_port=far_broker.port, source=mqtt_source(mosquitto.port), assets=PUMP)
     far_cloud = Cloud(far_broker.port, acknowledges=False)
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(times[:20])
     wait_until(lambda: len(far_cloud.times_ms()) == 20, "it is sent", SECONDS)
     far_broker.kill()
@@ -376,8 +366,7 @@ def test_sigterm_ends_it_in_time_when_the_network_is_a_black_hole(
     agent: AgentProcess, mosquitto: Broker, machine: Machine, black_hole: int
 ) -> None:
     agent.configure(uplink_port=black_hole, source=mqtt_source(mosquitto.port), assets=PUMP)
-    agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
+    agent.start_listening()
     machine.send_samples(recent(5))
     agent.wait_for_status(lambda status: status["lanes"]["telemetry"]["last_seq"] == 5, "all is in the spool")
     assert agent.stop(within_seconds=10.0) == 0
