@@ -3,7 +3,9 @@
 Raise levels, a lower clear level and dwell times, all in observed running time, keep the condition from flapping.
 Limits that hold for every machine of the type speak from the first sample on, though no louder than ALERT while the
 machine warms up. One signal that leaps while the others
-stay is a suspect sensor (a changed unit, a loose mount): worth an ALERT, no evidence of a fault.
+stay is a suspect sensor (a changed unit, a loose mount): worth an ALERT, no evidence of a fault. A sensor that told the
+impossible on a machine at work is not believed about limits either, until it has told something credible there again:
+on its way to the impossible (a temperature in another unit, at every start) it would pass the limit.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from forewarn_models.assessment import Quality
 from forewarn_models.layout import Bools, Floats, Ints, Layout
 from forewarn_models.readings import Readings
 
@@ -51,6 +54,8 @@ class ConditionState:
     over_alert: Ints
     over_alarm: Ints
     """(A, S) samples running above the limit."""
+    unbelieved: Bools
+    """(A, S) the last reading of a settled machine was no measurement."""
     residual: Floats
     """(A, C) of the sample before."""
     leap: Floats
@@ -88,6 +93,7 @@ def new_condition_state(layout: Layout, assets: int) -> ConditionState:
         since_ms=never,
         over_alert=over,
         over_alarm=over,
+        unbelieved=np.zeros(over.shape, dtype=np.bool_),
         residual=per_signal,
         leap=per_signal,
         suspect_samples=np.zeros(assets, dtype=np.int64),
@@ -224,11 +230,25 @@ def _limits(
     if not layout.has_limits:
         none = np.zeros(readings.values.shape, dtype=np.bool_)
         return none, none, state
-    active = readings.good & readings.on[:, :, None] & ~suspect
+    unbelieved = _unbelieved(state, readings, suspect)
+    active = readings.good & readings.on[:, :, None] & ~suspect & ~unbelieved
     over_alert = _running_length(state.over_alert, active & (readings.values >= layout.limit_alert))
     over_alarm = _running_length(state.over_alarm, active & (readings.values >= layout.limit_alarm))
-    after = replace(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1])
+    after = replace(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1], unbelieved=unbelieved[:, -1])
     return over_alert >= LIMIT_SAMPLES, over_alarm >= LIMIT_SAMPLES, after
+
+
+def _unbelieved(state: ConditionState, readings: Readings, suspect: Bools) -> Bools:
+    """(A, n, S) since the last settled sample the sensor has told nothing credible; a missing reading tells nothing."""
+    impossible = np.isin(readings.quality, (Quality.SENTINEL, Quality.OUT_OF_RANGE, Quality.STUCK))
+    credible = readings.good & ~suspect
+    decides = readings.settled[:, :, None] & (impossible | credible)
+    if not (state.unbelieved.any() or (decides & impossible).any()):
+        return np.zeros(suspect.shape, dtype=np.bool_)
+    step = np.arange(suspect.shape[1])[None, :, None]
+    last = np.maximum.accumulate(np.where(decides, step, -1), axis=1)
+    found = np.take_along_axis(impossible, np.maximum(last, 0), axis=1)
+    return np.where(last >= 0, found, state.unbelieved[:, None])
 
 
 def _persisting(state: ConditionState, suspect: Bools) -> tuple[Bools, ConditionState]:

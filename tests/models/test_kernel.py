@@ -338,6 +338,23 @@ def test_limits_hold_before_anything_is_learned(pump_model: Model) -> None:
     assert assessment.health_index[22, 0] <= 0.3
 
 
+def test_a_sensor_that_has_told_the_impossible_exceeds_no_limit_at_the_next_start(pump_model: Model) -> None:
+    """As a temperature in another unit: at every start it passes the limit on its way out of range."""
+    block, hour = pump_history(28, seed=19), DAY_STEPS // 24
+    starts = [round((week * 7 + 6.25) * DAY_STEPS) + 1 for week in range(1, 4)]
+    for start in starts:
+        block = changed(block, "vibration_rms_mm_s", slice(start, start + hour - 1), 30.0)
+    lying = changed(block, "vibration_rms_mm_s", slice(starts[0] + hour, starts[1]), 1000.0)
+    exceeded = assessed(pump_model, lying).limit_exceeded[:, 0, column("vibration_rms_mm_s")]
+    warming_up = [bool(exceeded[start : start + hour].any()) for start in starts]
+    assert warming_up == [True, False, True], "believed, then not, and again after a week of credible readings"
+    assert not exceeded[starts[0] + hour : starts[2]].any()
+
+    first, state = assess(pump_model, new_state(pump_model, 1), cut(lying, 0, starts[1] - 50))
+    rest, _ = assess(pump_model, state, cut(lying, starts[1] - 50, len(lying.t_ms)))
+    assert largest_difference(joined([first, rest]), assessed(pump_model, lying)) == 0.0
+
+
 def test_what_exceeds_a_limit_is_not_learned_as_normal(pump_model: Model) -> None:
     block = changed(pump_history(6, seed=16), "vibration_rms_mm_s", slice(None), 9.0)
     assert (assessed(pump_model, block).maturity == Maturity.LEARNING).all()
