@@ -123,15 +123,11 @@ def _postgres(initdb: str, postgres: str, home: Path) -> Iterator[str]:
     user = _postgres_user()
     if user is not None:  # PostgreSQL refuses to run as root
         shutil.chown(home, user)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    subprocess.run(
-        [initdb, "-D", str(cluster), "-A", "trust", "-U", "forewarn", "-E", "UTF8", "--no-sync"],
-        check=True,
-        user=user,
-        **quiet,
-    )  # type: ignore[call-overload]
+    made = [initdb, "-D", str(cluster), "-A", "trust", "-U", "forewarn", "-E", "UTF8", "--no-sync"]
+    subprocess.run(made, check=True, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={home}", "-c", "fsync=off"]
-    process = subprocess.Popen([postgres, "-D", str(cluster), "-p", str(port), *options], user=user, **quiet)  # type: ignore[call-overload]
+    served = [postgres, "-D", str(cluster), "-p", str(port), *options]
+    process = subprocess.Popen(served, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     url = f"forewarn@127.0.0.1:{port}/postgres"
     try:
         wait_until(lambda: _answers(url), "PostgreSQL answers", 30.0)

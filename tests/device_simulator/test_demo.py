@@ -26,6 +26,7 @@ from forewarn_device_simulator.demo.screen import picture
 from forewarn_device_simulator.demo.session import Overview
 from forewarn_device_simulator.live.truth import Repaired, Truth, WouldFail
 from forewarn_device_simulator.scenario import load_scenario
+from tests.conftest import wait_until
 
 HOUR_MS = 3_600_000
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
@@ -254,11 +255,7 @@ def test_programs_are_started_again_and_stopped(tmp_path: Path) -> None:
     first = programs.status()["sleeper"].pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while programs.status()["sleeper"].restarts == 0:
-        assert time.monotonic() < deadline
-        programs.tend()
-        time.sleep(0.02)
+    wait_until(lambda: programs.tend() == ["sleeper"], "it is started again")
     second = programs.status()["sleeper"].pid
     assert second not in (None, first)
     assert json.loads((tmp_path / "processes.json").read_text()) == {"sleeper": {"pid": second, "restarts": 1}}
@@ -303,6 +300,9 @@ class Demo:
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, f"{what} did not happen: {self.output}"
             time.sleep(0.05)
+
+    def wait_for_more_than(self, records: int) -> None:
+        self.wait_until(lambda: self.stored() > records, "records stored again")
 
     @property
     def output(self) -> str:
@@ -354,10 +354,10 @@ def test_whatever_is_killed_nothing_is_lost_or_done_twice(tmp_path: Path) -> Non
         for name in ("edge-north", "cloud", "broker", "simulator", "edge-south", "cloud", "broker"):
             known = demo.stored()
             demo.kill(name)
-            demo.wait_until(lambda known=known: demo.stored() > known + 20, "records stored again")  # type: ignore[misc]
+            demo.wait_for_more_than(known + 20)
         known = demo.stored()
         demo.kill_nats()
-        demo.wait_until(lambda: demo.stored() > known + 20, "records stored again")
+        demo.wait_for_more_than(known + 20)
         assert demo.process.wait(180) == 0, demo.output
     finally:
         demo.process.kill()

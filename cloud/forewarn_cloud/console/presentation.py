@@ -86,11 +86,14 @@ class FigureCard:
     href: str
 
 
+MomentKey = Literal["ready", "needed_by", "scheduled"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Moment:
     """A point on the plan of an order, in percent of the way from now to the horizon."""
 
-    key: Literal["ready", "needed_by", "scheduled"]
+    key: MomentKey
     at_ms: int
     percent: float
 
@@ -267,11 +270,15 @@ def figure_cards(figures: Figures, lines: Sequence[QueueLine]) -> list[FigureCar
 def plan(order: Order, now_ms: int) -> Plan:
     """The figure at the head of an open order."""
     life = _life_hours(order.health, now_ms)
-    at = {"ready": order.ready_at, "needed_by": order.needed_by_at, "scheduled": order.scheduled_at}
+    at: dict[MomentKey, int | None] = {
+        "ready": order.ready_at,
+        "needed_by": order.needed_by_at,
+        "scheduled": order.scheduled_at,
+    }
     ahead = {key: (at_ms - now_ms) / HOUR_MS for key, at_ms in at.items() if at_ms is not None and at_ms >= now_ms}
     horizon = max([*ahead.values(), *([min(life[2], MAX_SCALE_HOURS)] if life else []), 24.0]) * 1.06
     moments = [
-        Moment(key=key, at_ms=at_ms, percent=_percent((at_ms - now_ms) / HOUR_MS, horizon))  # type: ignore[arg-type]
+        Moment(key=key, at_ms=at_ms, percent=_percent((at_ms - now_ms) / HOUR_MS, horizon))
         for key, at_ms in at.items()
         if at_ms is not None
     ]

@@ -1,7 +1,7 @@
 """What would this policy have done with these machines? Assess, replay, count."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ from forewarn_cloud.history.assess import Advance, assess_dataset
 from forewarn_cloud.history.cells import DatasetError
 from forewarn_cloud.history.dataset import Dataset, Fault
 from forewarn_cloud.history.lives import Life, split_lives
-from forewarn_cloud.history.replay import Case, CaseResult, replay
+from forewarn_cloud.history.replay import Calendar, Case, CaseResult, Rule, never, replay, wait
 from forewarn_cloud.history.rules import (
     ExpectedCost,
     best_interval_hours,
@@ -213,8 +213,8 @@ def _recognisable_ms(dataset: Dataset, world: World, life: Life) -> int:
 def _costs(
     cases: Sequence[Case], results: Sequence[CaseResult], world: World, policy: Policy, asset_type: AssetType
 ) -> Costs:
-    def run(**rule: Callable[..., object]) -> Bill:
-        return bill(replay(cases, world, policy, asset_type, **rule))  # type: ignore[arg-type]
+    def run(rule: Rule = wait, calendar: Calendar = never) -> Bill:
+        return bill(replay(cases, world, policy, asset_type, rule=rule, calendar=calendar))
 
     policy_bill, to_failure, foreseen = bill(results), run(), run(calendar=perfect_foresight)
     interval = _best_interval(cases, to_failure, foreseen)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import aiomqtt
@@ -99,14 +100,14 @@ class Session:
         broker = ["broker", "--data-dir", str(folder / "broker"), "--port", str(self._layout.broker_port)]
         self._programs.start("broker", [program("forewarn-cloud"), *broker])
         seeding = self._seed(cloud_config)
-        self._wait("broker", lambda: "broker mqtt://" in self._log("broker"))
+        self._wait("broker", partial(self._has_logged, "broker", "broker mqtt://"))
         for plant in PLANTS:
             config = str(self._layout.agent_config(plant))
             self._programs.start(f"edge-{plant}", [program("forewarn-edge"), "run", "--config", config])
         self._finish(seeding)
         self._programs.start("cloud", [program("forewarn-cloud"), "up", "--config", cloud_config])
         for plant in PLANTS:
-            self._wait(f"edge-{plant}", lambda plant=plant: "source_up" in self._log(f"edge-{plant}"))  # type: ignore[misc]
+            self._wait(f"edge-{plant}", partial(self._has_logged, f"edge-{plant}", "source_up"))
         self._wait("cloud", self._desk.ready)
         self._programs.start("simulator", [program("forewarn-sim"), "run", *self._simulator_arguments()])
 
@@ -145,6 +146,9 @@ class Session:
                 raise DemoFailed(f"{name} did not come up in {START_SECONDS:g} s; it said: {self._log(name)[-2000:]}")
             self.tend()
             time.sleep(0.05)
+
+    def _has_logged(self, name: str, text: str) -> bool:
+        return text in self._log(name)
 
     def _log(self, name: str) -> str:
         return self._programs.log_of(name).read_text("utf-8", errors="replace")
