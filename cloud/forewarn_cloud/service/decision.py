@@ -22,10 +22,9 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Final, Literal
 
-from forewarn_models.prognosis import failure_probability
-
 from forewarn_cloud.service.policy import Policy
 from forewarn_cloud.service.sourcing import NO_PARTS, SupplyPlan
+from forewarn_models.prognosis import failure_probability
 from forewarn_models.wire import RulHours
 
 Action = Literal["order", "inspect", "wait"]
