@@ -123,6 +123,9 @@ class Node(threading.Thread):
         presence = wire.Presence(schema=1, state="online", at=at, assets={ASSET: "generic"})
         client.publish(wire.topic(TENANT, NODE, "presence"), wire.encode_control(presence), 1, retain=True)
 
+    def wait_for(self, share: float) -> None:
+        wait_until(lambda: self.acknowledged > share * self.total, f"{share:.0%} is acknowledged", 60)
+
     def _told(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         self.acknowledged = max(self.acknowledged, wire.decode_control(bytes(message.payload), wire.Ack).seq)
 
@@ -144,7 +147,7 @@ def test_nothing_is_lost_or_doubled_when_cloud_and_broker_are_killed(cloud: Clou
     node = Node(cloud.broker_port, 3000)
     node.start()
     for share in (0.1, 0.3, 0.5, 0.7):
-        wait_until(lambda share=share: node.acknowledged > share * node.total, f"{share:.0%} is acknowledged", 60)  # type: ignore[misc]
+        node.wait_for(share)
         if share in (0.3, 0.7):
             os.kill(cloud.broker_pid, signal.SIGKILL)
         else:

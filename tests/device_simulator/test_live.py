@@ -72,6 +72,9 @@ class Listener:
             self.arrived.wait(0.2)
             self.arrived.clear()
 
+    def wait_for_samples(self, asset: str, count: int) -> None:
+        self.wait_for(lambda: len(set(self.times[asset])) > count, f"{count} samples of {asset}")
+
     def _on_message(self, _client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
         payload = json.loads(message.payload)
         self.payloads.append(payload)
@@ -198,7 +201,7 @@ def test_cut_connections_lose_nothing_and_keep_the_order(
 
         def cut_now_and_then() -> None:
             for done in (100, 600, 1200, 1800, 2400):
-                listener.wait_for(lambda done=done: len(listener.times["pump-001"]) > done, f"{done} samples")  # type: ignore[misc]
+                listener.wait_for_samples("pump-001", done)
                 link.swallow()
                 link.cut()
                 link.let_through()
@@ -237,7 +240,7 @@ def test_killed_and_started_again_no_sample_is_missing(
     with Listener(mosquitto.port) as listener:
         process = start_process(scenario_file, link.port)
         for count in (100, 700, 1300):
-            listener.wait_for(lambda count=count: len(set(listener.times["pump-002"])) > count, f"{count} samples")  # type: ignore[misc]
+            listener.wait_for_samples("pump-002", count)
             link.swallow()
             process.send_signal(signal.SIGKILL)
             process.wait()

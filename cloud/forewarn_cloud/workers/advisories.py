@@ -50,6 +50,7 @@ class Advisories:
         except ServiceError:
             raise
         except Exception as error:
+            # A mistake of ours with one advisory must hold up neither the others about its asset nor other assets.
             if not taken:
                 raise
             _log.exception("advisories about %s/%s cannot be handled", *taken[0])
