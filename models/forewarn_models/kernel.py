@@ -224,7 +224,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         prediction.leverage,
         _strangeness(model, prediction.leverage),
         _gain(layout, readings, judged, _interval_ms(state.baseline)),
-        suspect | (readings.quality[:, :, layout.condition] == Quality.STUCK),
+        suspect | _stuck(layout, readings),
     )
     threshold = state.evidence.threshold[:, None]
     verdict, condition = verdicts.judge(
@@ -259,6 +259,13 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         condition=condition,
     )
     return segment, after
+
+
+def _stuck(layout: Layout, readings: Readings) -> Bools:
+    """(A, n, C) where the sensor is stuck, or one of the regime: until that is known, what is normal looks wrong."""
+    stuck: Bools = readings.quality == Quality.STUCK
+    lost: Bools = np.asarray(stuck[:, :, layout.regime].any(axis=2))
+    return stuck[:, :, layout.condition] | lost[:, :, None]
 
 
 def _in_columns(layout: Layout, suspect: Bools) -> Bools:

@@ -355,6 +355,19 @@ def test_a_sensor_that_has_told_the_impossible_exceeds_no_limit_at_the_next_star
     assert largest_difference(joined([first, rest]), assessed(pump_model, lying)) == 0.0
 
 
+@pytest.mark.parametrize("seed", range(40, 44))
+def test_a_stuck_speed_leaves_no_evidence_behind_when_it_moves_again(pump_model: Model, seed: int) -> None:
+    """The speed swings on while its sensor stands: until that is known, pressure and power look wrong."""
+    block = pump_history(10, seed=seed)
+    start = 8 * DAY_STEPS + 36
+    speed = float(block.values[start, 0, column("speed_rpm")])
+    rounded = changed(block, "speed_rpm", slice(None), np.round(block.values[:, :, column("speed_rpm")] / 4) * 4)
+    stuck = changed(rounded, "speed_rpm", slice(start, start + 120), round(speed / 4) * 4)
+    assessment = assessed(pump_model, stuck)
+    assert (assessment.quality[start + 119, 0, column("speed_rpm")]) == Quality.STUCK
+    assert not (assessment.condition[start + 120 :, 0] >= Condition.ALERT).any()
+
+
 def test_what_exceeds_a_limit_is_not_learned_as_normal(pump_model: Model) -> None:
     block = changed(pump_history(6, seed=16), "vibration_rms_mm_s", slice(None), 9.0)
     assert (assessed(pump_model, block).maturity == Maturity.LEARNING).all()
