@@ -3,7 +3,7 @@
 `news` names the fact. One fact is told once to each recipient on each channel, however often it is stated.
 """
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from forewarn_cloud.entities import (
     HOLDING_STATES,
@@ -24,14 +24,6 @@ from forewarn_models.explain import explanation
 Kind = Literal[
     "order_opened", "order_scheduled", "order_rescheduled", "order_completed", "order_withdrawn", "order_cancelled"
 ]
-KINDS: Final[tuple[Kind, ...]] = (
-    "order_opened",
-    "order_scheduled",
-    "order_rescheduled",
-    "order_completed",
-    "order_withdrawn",
-    "order_cancelled",
-)
 
 
 def tell_customer(
