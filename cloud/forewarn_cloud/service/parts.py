@@ -5,7 +5,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from forewarn_cloud.clock import Clock
-from forewarn_cloud.entities import HOLDING_STATES, AuditNote, Order, Place, Reservation
+from forewarn_cloud.entities import (
+    HOLDING_STATES,
+    AuditNote,
+    Order,
+    Place,
+    Reservation,
+    ReservationState,
+    Sourcing,
+)
 from forewarn_cloud.errors import Invalid, NotFound
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.principal import Principal
@@ -18,6 +26,12 @@ MAX_QUANTITY: Final = 1_000_000
 DEFAULT_DISPATCH_HOURS: Final = 8.0
 DEFAULT_TIER: Final = 2
 """Where nobody has said at which site the asset stands."""
+_HELD_AS: Final[dict[Sourcing, ReservationState]] = {
+    "stock": "RESERVED",
+    "transfer": "IN_TRANSFER",
+    "purchase": "BACK_ORDERED",
+    "expedite": "BACK_ORDERED",
+}
 
 
 def lock_shelves(uow: UnitOfWork, tenant: str, needs: Sequence[PartNeed]) -> dict[str, Shelf]:
@@ -167,14 +181,13 @@ def _now_reserved(uow: UnitOfWork, part: Reservation, actor: str, at: int, why: 
 
 
 def _reservation(order: Order, supply: Supply, at: int) -> Reservation:
-    states = {"stock": "RESERVED", "transfer": "IN_TRANSFER", "purchase": "BACK_ORDERED", "expedite": "BACK_ORDERED"}
     return Reservation(
         id=new_id(),
         tenant=order.tenant,
         order_id=order.id,
         part_no=supply.part_no,
         quantity=supply.quantity,
-        state=states[supply.sourcing],  # type: ignore[arg-type]
+        state=_HELD_AS[supply.sourcing],
         sourcing=supply.sourcing,
         from_depot=supply.from_depot,
         to_depot=supply.to_depot,

@@ -67,7 +67,7 @@ class Advisories:
             return self.transactions.run(work)
         except ServiceError:
             raise
-        except Exception as again:  # noqa: BLE001 - as above
+        except Exception as again:  # noqa: BLE001 - one advisory must not hold up the others
             _log.error("the oldest advisory about %s/%s is set aside after: %s", *target, error)
             return self._set_aside(target, again)
 
