@@ -1,4 +1,4 @@
-"""The offline commands: fit, assess, backtest."""
+"""The offline commands: fit, assess, evaluate, backtest."""
 
 import sys
 from collections.abc import Iterator
@@ -24,24 +24,30 @@ DatasetFolder = Annotated[
 ModelFolder = Annotated[
     Path | None, typer.Option("--model", metavar="MODEL_DIR", help="What `fit` learned; without it, nothing.")
 ]
+Assets = Annotated[
+    list[str] | None,
+    typer.Option("--assets", metavar="PATTERN", help="Only the assets called so (* ? [0-4]); may be repeated."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(fit)
     app.command()(assess)
+    app.command()(evaluate)
     app.command()(backtest)
 
 
 def fit(
     dataset: DatasetFolder,
     out: Annotated[Path, typer.Option("--out", metavar="MODEL_DIR", help="Where the model is written.")],
+    assets: Assets = None,
 ) -> None:
     """Learn from the histories of machines that failed."""
     from forewarn_cloud.history.fit import fit_dataset, save_fit
 
     with _told():
-        read = _read(dataset)
+        read = _read(dataset, assets)
         with _progress("fitting", len(read.telemetry.t_ms)) as advance:
             fitted = fit_dataset(read, advance)
         manifest = save_fit(out, read, fitted)
@@ -70,6 +76,44 @@ def assess(
         f"{out}: {len(table.condition)} samples of {len(read.telemetry.assets)} assets "
         f"({read.asset_type.asset_type}); {alarmed} of them with an ALARM"
     )
+
+
+def evaluate(
+    dataset: DatasetFolder,
+    model: ModelFolder = None,
+    assets: Assets = None,
+    lead_min: Annotated[
+        float, typer.Option("--lead-min", min=0, metavar="HOURS", help="A first ALARM later than this is too late.")
+    ] = 10.0,
+    lead_max: Annotated[
+        float, typer.Option("--lead-max", min=0, metavar="HOURS", help="A first ALARM earlier than this is too early.")
+    ] = 100.0,
+    within: Annotated[
+        float, typer.Option("--within", min=0, metavar="SECONDS", help="A fault raised so soon counts as quick.")
+    ] = 60.0,
+    rul_cap: Annotated[
+        float, typer.Option("--rul-cap", min=0, metavar="HOURS", help="Remaining lives are clipped to this.")
+    ] = 125.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Judge the models by the labels of a dataset: warnings, remaining life, false alarms."""
+    import msgspec
+
+    from forewarn_cloud.history.evaluate import Rules
+    from forewarn_cloud.history.evaluate import evaluate as judge
+
+    rules = Rules(lead_min_hours=lead_min, lead_max_hours=lead_max, within_s=within, rul_cap_hours=rul_cap)
+    with _told():
+        read = _read(dataset, assets)
+        kernel = _model(read, model)
+        with _progress("assessing", len(read.telemetry.t_ms)) as advance:
+            found = judge(read, kernel, rules, advance)
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        from forewarn_cloud.history.printout import print_evaluation
+
+        print_evaluation(found)
 
 
 def backtest(
@@ -143,11 +187,12 @@ def _progress(what: str, total: int | None) -> "Iterator[Advance]":
         yield lambda done: progress.advance(task, done)
 
 
-def _read(folder: Path) -> "Dataset":
+def _read(folder: Path, assets: list[str] | None = None) -> "Dataset":
     from forewarn_cloud.history.dataset import read_dataset
+    from forewarn_cloud.history.selection import only_assets
 
     with _progress("reading", None):
-        return read_dataset(folder)
+        return only_assets(read_dataset(folder), assets or ())
 
 
 def _model(dataset: "Dataset", folder: Path | None) -> "Model":
