@@ -207,6 +207,29 @@ def alarms_per_asset_month(raised: int, hours: float) -> float | None:
     return raised / (hours / HOURS_PER_MONTH) if hours > 0 else None
 
 
+def poisson_interval(count: int, level: float = 0.9) -> tuple[float, float]:
+    """Interval that holds the expected number of events with probability `level` when `count` of them were seen.
+
+    Exact and equal-tailed: P(N >= count) at the lower bound and P(N <= count) at the upper are (1 - level) / 2 (Garwood
+    1936). The lower bound of 0 events is 0.
+    """
+    tail = (1.0 - level) / 2.0
+    low = _poisson_mean(count - 1, 1.0 - tail) if count else 0.0
+    return low, _poisson_mean(count, tail)
+
+
+def _poisson_mean(count: int, probability: float) -> float:
+    """The mean m at which P(N <= count) = `probability`, by bisection: it falls as m grows."""
+    events = np.arange(count + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    low, high = 0.0, 2.0 * count + 50.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        below = float(np.exp(events * np.log(middle) - middle - log_factorial).sum())
+        low, high = (middle, high) if below > probability else (low, middle)
+    return low
+
+
 # --- detection by row -----------------------------------------------------------------------------------------------
 
 

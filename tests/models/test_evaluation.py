@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from sklearn.metrics import roc_auc_score
 
 from forewarn_models import evaluation as metrics
@@ -209,6 +209,14 @@ def test_a_long_gap_is_not_observed_time() -> None:
     assert metrics.observed_hours(t_ms[:1]) == 0.0
     assert metrics.alarms_per_asset_month(3, 1440.0) == 1.5
     assert metrics.alarms_per_asset_month(0, 0.0) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 40, 2000])
+def test_the_interval_of_a_count_is_the_exact_one(count: int) -> None:
+    """Garwood 1936 by the chi-squared distribution."""
+    low, high = metrics.poisson_interval(count, 0.9)
+    assert low == pytest.approx(chi2.ppf(0.05, 2 * count) / 2 if count else 0.0, rel=1e-6)
+    assert high == pytest.approx(chi2.ppf(0.95, 2 * count + 2) / 2, rel=1e-6)
 
 
 # --- detection by row -----------------------------------------------------------------------------------------------
