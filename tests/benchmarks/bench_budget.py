@@ -10,7 +10,6 @@ Usage: python tests/benchmarks/bench_budget.py [--assets 200] [--months 12] [--s
 
 import argparse
 import json
-import os
 import resource
 import time
 from collections import defaultdict
@@ -143,7 +142,6 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="per asset and month")
     parser.add_argument("--generic", action="store_true", help="the models know nothing of the machine type")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     began = time.perf_counter()
     found = measure(
         healthy_fleet(arguments.assets, arguments.months, arguments.seed), arguments.budgets, arguments.generic
