@@ -100,6 +100,8 @@ class Episode:
     close_reason: str | None = None
     revisit_at: int | None = None
     advisory_count: int = 1
+    diagnosis_version: int = 0
+    """How many findings have revised the failure-mode probabilities of `advisory`; 0: they are the edge's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,19 @@ class Finding:
     outcome: Outcome
     failure_mode: str | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What the findings of a tenant have taught about the machines of one type."""
+
+    tenant: str
+    asset_type: str
+    version: int
+    """How many findings it has learned from."""
+    model: str
+    """As `forewarn_models.diagnosis.dump_diagnosis` wrote it."""
+    updated_at: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +269,7 @@ class AuditNote:
     tenant: str
     at: int
     actor: str
-    subject: Literal["order", "episode", "part", "asset", "node"]
+    subject: Literal["order", "episode", "part", "asset", "node", "diagnosis"]
     subject_id: str
     action: str
     detail: dict[str, Any]

@@ -1,8 +1,8 @@
 """What the service domain needs from outside. Each port says when it may be called and how it fails.
 
 A `UnitOfWork` is one transaction: everything read in it is consistent, everything written in it is committed together
-or not at all. Locks are taken in one order everywhere (asset, then parts, then audit), so that two transactions wait
-for each other only by accident, and then one of them is tried again.
+or not at all. Locks are taken in one order everywhere (asset, then parts, then diagnosis, then audit), so that two
+transactions wait for each other only by accident, and then one of them is tried again.
 
 Any method may raise `errors.Contended` (another transaction was faster: `Transactions.run` tries again) or
 `errors.Unavailable` (the database cannot serve; nothing was changed).
@@ -16,6 +16,7 @@ from forewarn_cloud.entities import (
     Asset,
     AuditNote,
     DecisionRecord,
+    Diagnosis,
     Episode,
     Finding,
     Node,
@@ -124,6 +125,18 @@ class Orders(Protocol):
     def add_finding(self, order: Order, finding: Finding, *, reported_by: str, reported_at: int) -> None: ...
 
 
+class Diagnoses(Protocol):
+    """What findings have taught, one row per asset type."""
+
+    def get(self, tenant: str, asset_type: str) -> Diagnosis | None: ...
+
+    def lock(self, first: Diagnosis) -> Diagnosis:
+        """The one stored, or `first` where there is none, kept from all other transactions until this one ends."""
+        ...
+
+    def save(self, diagnosis: Diagnosis) -> None: ...
+
+
 class Parts(Protocol):
     """Stock and who holds it. Who changes a part's stock or reservations locks the part first."""
 
@@ -202,6 +215,9 @@ class UnitOfWork(Protocol):
 
     @property
     def orders(self) -> Orders: ...
+
+    @property
+    def diagnoses(self) -> Diagnoses: ...
 
     @property
     def parts(self) -> Parts: ...

@@ -70,7 +70,8 @@ class Health:
     failure_mode: str | None
     maturity: str
     advisory: dict[str, Any]
-    """The advisory as it came over the wire: contributions, residuals, probabilities, model."""
+    """The advisory: contributions, residuals, probabilities, model. The latest one has the probabilities that findings
+    have revised, those of the history are as they came over the wire."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,9 @@ class Health(Answer):
     rul_hours_p90: float | None
     failure_mode: str | None
     maturity: str
-    advisory: dict[str, Any] = Field(description="The advisory as it came: contributions, residuals, probabilities.")
+    advisory: dict[str, Any] = Field(
+        description="The advisory: contributions, residuals, probabilities; the latest one as findings have revised it."
+    )
 
 
 class OrderRef(Answer):

@@ -11,6 +11,7 @@ from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.service import parts
 from forewarn_cloud.service.catalogue import asset_type_of
 from forewarn_cloud.service.decision import HOUR_MS
+from forewarn_cloud.service.diagnosis import Reading, read_with_findings
 from forewarn_cloud.service.episodes import follow
 from forewarn_cloud.service.ordering import ACTOR, decide_on, withdraw
 from forewarn_cloud.service.policy import Policy
@@ -34,8 +35,9 @@ class Chain:
             for row in received:
                 uow.inbox.set_aside(row.id, f"asset: {asset_id} is not registered", now_ms)
         elif asset.deleted_at is None and advisories:
-            uow.assets.record_health(tenant, advisories[-1])
-            self._follow(uow, asset, advisories, now_ms)
+            reading = read_with_findings(uow, asset, advisories)
+            uow.assets.record_health(tenant, reading.advisories[-1])
+            self._follow(uow, asset, reading, now_ms)
         uow.inbox.mark_handled([row.id for row in received], now_ms)
         return len(received)
 
@@ -90,14 +92,14 @@ class Chain:
                 uow.inbox.set_aside(row.id, f"advisory: {error}", now_ms)
         return sorted(advisories, key=lambda advisory: advisory.observed_at)
 
-    def _follow(self, uow: UnitOfWork, asset: Asset, advisories: Sequence[Advisory], now_ms: int) -> None:
+    def _follow(self, uow: UnitOfWork, asset: Asset, reading: Reading, now_ms: int) -> None:
         """All steps are taken one after the other; what to do is decided once, on what is known at the end."""
         asset_type = asset_type_of(asset.asset_type)
         repaired_at = uow.orders.last_repair_at(asset.tenant, asset.asset)
         reset_pending = uow.records.awaits_answer(asset, "reset_baseline")
         episode = uow.episodes.open_one(asset.tenant, asset.asset)
         undecided = False
-        for advisory in advisories:
+        for advisory in reading.advisories:
             step = follow(
                 episode,
                 advisory,
@@ -112,6 +114,8 @@ class Chain:
             episode = step.episode
             if episode is None:
                 continue
+            if episode.advisory is advisory:
+                episode = replace(episode, diagnosis_version=reading.version)
             uow.episodes.save(episode)
             if step.event in ("opened", "rediagnosed", "cleared"):
                 _note_episode(uow, episode, step.event, now_ms)

@@ -15,6 +15,7 @@ from forewarn_cloud.principal import Principal
 from forewarn_cloud.service import parts
 from forewarn_cloud.service.catalogue import asset_type_of
 from forewarn_cloud.service.decision import HOUR_MS
+from forewarn_cloud.service.diagnosis import learn_from
 from forewarn_cloud.service.episodes import close, new_id
 from forewarn_cloud.service.news import Kind, tell_customer
 from forewarn_cloud.service.ordering import note_order
@@ -87,8 +88,8 @@ def complete(
 ) -> Order:
     """Work is done, and this was found.
 
-    A confirmed fault has used up the parts; otherwise they go back to the shelf. The episode is closed, and the node is
-    told to learn anew what is normal for the machine.
+    A confirmed fault has used up the parts; otherwise they go back to the shelf. The episode is closed, its diagnosis
+    learns from what was found, and the node is told to learn anew what is normal for the machine.
     """
     order = _order(uow, principal, order_id, expected_version)
     _require_state(order, "complete", "IN_PROGRESS")
@@ -101,7 +102,9 @@ def complete(
         parts.release(uow, order, principal.name, at)
     changed = uow.orders.update(replace(order, state="COMPLETED", closed_at=at, close_reason=finding.outcome))
     uow.orders.add_finding(changed, finding, reported_by=principal.name, reported_at=at)
-    uow.episodes.save(close(_episode(uow, order), "repaired", at))
+    episode = _episode(uow, order)
+    uow.episodes.save(close(episode, "repaired", at))
+    learn_from(uow, order, episode, asset, finding, at)
     uow.records.add_command(_reset_baseline(order, asset, at))
     _tell(uow, "order_completed", changed, at, finding)
     detail = {"outcome": finding.outcome, "failure_mode": finding.failure_mode, "note": finding.note}

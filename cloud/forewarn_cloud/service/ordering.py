@@ -219,13 +219,18 @@ def _record(uow: UnitOfWork, episode: Episode, situation: Situation, decision: D
         episode_id=episode.id,
         decided_at=decision.decided_at_ms,
         action=decision.action,
-        inputs={"situation": _plain(situation), "policy": _plain(policy)},
+        inputs={"situation": _plain(situation), "policy": _plain(policy), "diagnosis": _diagnosis(episode)},
         outcome=_plain(decision),
         model_hash=episode.advisory.model.hash,
         policy_hash=policy.hash,
     )
     uow.episodes.add_decision(record)
     return record.id
+
+
+def _diagnosis(episode: Episode) -> dict[str, Any]:
+    """The probabilities decided on, and how many findings have revised them."""
+    return {"version": episode.diagnosis_version, "failure_modes": dict(episode.advisory.failure_modes)}
 
 
 def _plain(value: object) -> dict[str, Any]:

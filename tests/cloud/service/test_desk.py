@@ -86,8 +86,9 @@ def test_the_whole_way_of_an_order(world: World) -> None:
     assert [kind for kind, _ in world.news()] == ["order_opened", "order_scheduled", "order_completed"]
     by_dana = [row.action for row in world.rows(schema.audit) if row.actor == "dana"]
     assert by_dana == ["acknowledged", "scheduled", "started", "completed"]
+    assert [row.action for row in world.rows(schema.audit) if row.subject == "diagnosis"] == ["learned"]
     with reading(world.engine) as connection:
-        assert verify_audit(connection, TENANT).entries == 6
+        assert verify_audit(connection, TENANT).entries == 7
 
 
 def test_after_the_repair_old_evidence_opens_nothing_and_new_evidence_does(world: World) -> None:

@@ -27,6 +27,7 @@ from forewarn_cloud.entities import (
     AuditNote,
     Customer,
     DecisionRecord,
+    Diagnosis,
     Episode,
     Finding,
     Node,
@@ -227,6 +228,23 @@ class SqlOrders:
             "reported_at": reported_at,
         }
         self.connection.execute(insert(schema.findings).values(row))
+
+
+@dataclass(frozen=True)
+class SqlDiagnoses:
+    connection: Connection
+
+    def get(self, tenant: str, asset_type: str) -> Diagnosis | None:
+        return _one(self.connection, Diagnosis, schema.diagnoses, tenant=tenant, asset_type=asset_type)
+
+    def lock(self, first: Diagnosis) -> Diagnosis:
+        table = schema.diagnoses
+        self.connection.execute(_insert(self.connection, table).values(values_of(first)).on_conflict_do_nothing())
+        query = _select(Diagnosis, table, tenant=first.tenant, asset_type=first.asset_type).with_for_update()
+        return Diagnosis(**self.connection.execute(query).one()._mapping)
+
+    def save(self, diagnosis: Diagnosis) -> None:
+        _upsert(self.connection, schema.diagnoses, values_of(diagnosis), ("tenant", "asset_type"))
 
 
 @dataclass(frozen=True)

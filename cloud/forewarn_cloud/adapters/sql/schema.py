@@ -274,6 +274,7 @@ episodes = Table(
     Column("advisory", JSON, nullable=False),
     _instant("revisit_at", nullable=True),
     Column("advisory_count", Integer, nullable=False, server_default="1"),
+    Column("diagnosis_version", Integer, nullable=False, server_default="0"),
     _one_of("state", "OPEN", "CLOSED"),
     ForeignKeyConstraint(["tenant", "asset"], ["assets.tenant", "assets.asset"]),
     Index(
@@ -287,7 +288,8 @@ episodes = Table(
     ),
 )
 """One run of evidence about one asset and failure mode. `started_at`: since when, by the machine's time; `cleared_at`:
-since when the machine has been NORMAL again; `advisory`: the latest that was evidence."""
+since when the machine has been NORMAL again; `advisory`: the latest that was evidence, with its failure-mode
+probabilities as `diagnosis_version` findings have revised them."""
 
 decisions = Table(
     "decisions",
@@ -366,6 +368,18 @@ findings = Table(
     _one_of("outcome", "CONFIRMED", "OTHER_FAULT", "NO_FAULT_FOUND"),
     ForeignKeyConstraint(["order_id"], ["orders.id"]),
 )
+
+diagnoses = Table(
+    "diagnoses",
+    metadata,
+    _name("tenant", primary_key=True),
+    _name("asset_type", primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    _instant("updated_at"),
+    CheckConstraint("version >= 0", name="version_not_negative"),
+)
+"""What findings have taught about the failure modes of an asset type; written in the transaction of the finding."""
 
 # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from forewarn_cloud.adapters.sql.engine import retrying, writing
 from forewarn_cloud.adapters.sql.repositories import (
     SqlAssets,
+    SqlDiagnoses,
     SqlEpisodes,
     SqlInbox,
     SqlOrders,
@@ -30,6 +31,7 @@ class SqlUnitOfWork:
     inbox: SqlInbox
     episodes: SqlEpisodes
     orders: SqlOrders
+    diagnoses: SqlDiagnoses
     parts: SqlParts
     records: SqlRecords
 
@@ -43,6 +45,7 @@ class SqlUnitOfWork:
         self.inbox = SqlInbox(connection)
         self.episodes = SqlEpisodes(connection)
         self.orders = SqlOrders(connection)
+        self.diagnoses = SqlDiagnoses(connection)
         self.parts = SqlParts(connection)
         self.records = SqlRecords(connection)
         self._open.push(self._before_commit)
