@@ -76,4 +76,4 @@ class Assessment:
     quality: NDArray[np.int8]
     """(n, assets, signals): `Quality`."""
     limit_exceeded: NDArray[np.bool_]
-    """(n, assets, signals): above an absolute limit."""
+    """(n, assets, signals): above an absolute limit, or below a lower one."""

@@ -1,11 +1,15 @@
 """Asset types: what is known about a class of machines, as a table. A new signal or failure mode is one row of TOML."""
 
+import math
 import re
 import tomllib
 from importlib import resources
 from typing import Final, Literal
 
 import msgspec
+
+from forewarn_models.vibration_zones import MachineClass
+from forewarn_models.vibration_zones import limits as zone_limits
 
 Role = Literal["condition", "regime"]
 LANGUAGES: Final = ("en", "zh")
@@ -14,6 +18,10 @@ SIGNAL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What tenants, nodes, assets, asset types and failure modes may be called. No dots, slashes or MQTT wildcards."""
 MAX_SIGNALS: Final = 64
+_VELOCITIES_PER_MM_S: Final = {"mm/s": 1.0, "in/s": 1 / 25.4, "cm/s": 0.1, "m/s": 0.001}
+_HOUSING_VELOCITIES: Final = ("mm/s", "in/s")
+"""Units that hardly mean anything else than vibration of a machine."""
+_NUMBERS: Final = ("valid_min", "valid_max", "limit_alert", "limit_alarm", "limit_alert_low", "limit_alarm_low")
 _NAMING: Final = "use letters, digits, _ and -, at most 64"
 
 
@@ -48,9 +56,15 @@ class Signal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sentinels: tuple[float, ...] = ()
     limit_alert: float | None = None
     limit_alarm: float | None = None
-    """Absolute limits, in `unit`, that hold from the first sample on; exceeded upwards."""
+    limit_alert_low: float | None = None
+    limit_alarm_low: float | None = None
+    """Absolute limits, in `unit`, that hold from the first sample on while the machine runs: exceeded upwards, and the
+    lower ones (oil pressure) downwards."""
     limit_source: str = ""
     """Where the limits come from (a standard and its clause, or the maker's manual)."""
+    machine_class: str | None = None
+    """Of a broad-band RMS velocity on a bearing housing: a row of `vibration_zones`, whose boundaries B/C and C/D are
+    the limits where none are given."""
     worse: Literal["up", "down", "both"] = "both"
     """Which direction of deviation is bad."""
 
@@ -89,6 +103,8 @@ class AssetType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     signals: tuple[Signal, ...]
     version: int = 1
     running: Running | None = None
+    machine_class: str | None = None
+    """Of all condition signals in mm/s or in/s that have neither limits nor a class of their own."""
     failure_modes: tuple[FailureMode, ...] = ()
 
     @property
@@ -109,15 +125,19 @@ def parse_asset_type(text: str) -> AssetType:
         asset_type = msgspec.convert(tomllib.loads(text), AssetType)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise AssetTypeError(str(error)) from None
-    _check(asset_type)
-    return asset_type
+    return _checked(asset_type)
 
 
-def generic_asset_type(signals: tuple[Signal, ...], name: str = "generic") -> AssetType:
-    """The asset type of an unknown machine: its signals and nothing else; no failure modes, no limits."""
-    asset_type = AssetType(asset_type=name, title=Text(en="Machine", zh="设备"), signals=signals)
-    _check(asset_type)
-    return asset_type
+def generic_asset_type(
+    signals: tuple[Signal, ...], name: str = "generic", *, machine_class: str | None = None
+) -> AssetType:
+    """The asset type of an unknown machine: its signals, with their limits if any, and nothing else.
+
+    Raises:
+        AssetTypeError: the rows contradict each other, or a machine class is not known.
+    """
+    title = Text(en="Machine", zh="设备")
+    return _checked(AssetType(asset_type=name, title=title, signals=signals, machine_class=machine_class))
 
 
 def builtin_names() -> tuple[str, ...]:
@@ -137,6 +157,43 @@ def builtin_asset_type(name: str) -> AssetType:
     return parse_asset_type(resources.files(__package__).joinpath("asset_types", f"{name}.toml").read_text("utf-8"))
 
 
+def _checked(asset_type: AssetType) -> AssetType:
+    """Complete and right: with the limits that its machine classes stand for."""
+    _check(asset_type)
+    _known_class(asset_type.machine_class, "machine_class")
+    filled = msgspec.structs.replace(
+        asset_type, signals=tuple(_with_zone_limits(signal, asset_type.machine_class) for signal in asset_type.signals)
+    )
+    _check(filled)
+    return filled
+
+
+def _with_zone_limits(signal: Signal, class_of_type: str | None) -> Signal:
+    where = f"signals.{signal.name}.machine_class"
+    machine_class = _known_class(signal.machine_class, where)
+    if machine_class is not None:
+        _require(signal.unit in _VELOCITIES_PER_MM_S, where, f"is for velocities in {', '.join(_VELOCITIES_PER_MM_S)}")
+    elif class_of_type is not None and signal.role == "condition" and signal.unit in _HOUSING_VELOCITIES:
+        machine_class = MachineClass(class_of_type)
+    if machine_class is None or signal.limit_alert is not None or signal.limit_alarm is not None:
+        return signal
+    alert, alarm = (round(limit * _VELOCITIES_PER_MM_S[signal.unit], 6) for limit in zone_limits(machine_class))
+    source = signal.limit_source or f"{_class_title(machine_class)}: zones B/C and C/D"
+    return msgspec.structs.replace(signal, limit_alert=alert, limit_alarm=alarm, limit_source=source)
+
+
+def _class_title(machine_class: MachineClass) -> str:
+    """ISO 20816-3, group 2, flexible support; or ISO 10816-1, class II."""
+    _, standard, part, kind, number, *support = machine_class.split("_")
+    words = [f"ISO {standard}-{part}", f"{kind} {number.upper()}", *(f"{word} support" for word in support)]
+    return ", ".join(words)
+
+
+def _known_class(name: str | None, where: str) -> MachineClass | None:
+    _require(name is None or name in set(MachineClass), where, f"give one of {', '.join(MachineClass)}")
+    return None if name is None else MachineClass(name)
+
+
 def _check(asset_type: AssetType) -> None:
     _require(bool(IDENTIFIER.fullmatch(asset_type.asset_type)), "asset_type", _NAMING)
     _require(0 < len(asset_type.signals) <= MAX_SIGNALS, "signals", f"give 1 to {MAX_SIGNALS}")
@@ -154,11 +211,26 @@ def _check_signal(signal: Signal, names: set[str]) -> None:
     where = f"signals.{signal.name}"
     _require(bool(SIGNAL_NAME.fullmatch(signal.name)), where, "use letters, digits and _, at most 64, a letter first")
     _require(signal.name not in names, where, "give each signal once")
+    for name in _NUMBERS:
+        value = getattr(signal, name)
+        _require(value is None or math.isfinite(value), f"{where}.{name}", "give a finite number, or leave it out")
+    _require(all(map(math.isfinite, signal.sentinels)), f"{where}.sentinels", "give finite numbers")
     low, high = signal.valid_min, signal.valid_max
     _require(low is None or high is None or low < high, where, "valid_min must be below valid_max")
     alert, alarm = signal.limit_alert, signal.limit_alarm
     _require(alert is None or alarm is None or alert <= alarm, where, "limit_alert must not be above limit_alarm")
+    _check_lower_limits(signal, where)
     names.add(signal.name)
+
+
+def _check_lower_limits(signal: Signal, where: str) -> None:
+    alert, alarm = signal.limit_alert_low, signal.limit_alarm_low
+    right = alert is None or alarm is None or alert >= alarm
+    _require(right, where, "limit_alert_low must not be below limit_alarm_low")
+    lows = [limit for limit in (alert, alarm) if limit is not None]
+    highs = [limit for limit in (signal.limit_alert, signal.limit_alarm) if limit is not None]
+    right = not lows or not highs or max(lows) < min(highs)
+    _require(right, where, "the lower limits must be below limit_alert and limit_alarm")
 
 
 def _check_mode(mode: FailureMode, asset_type: AssetType, codes: set[str]) -> None:

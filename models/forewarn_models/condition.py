@@ -53,7 +53,7 @@ class ConditionState:
     """(A,) first sample of the present run of evidence, which lasts until the condition is cleared; -1 without."""
     over_alert: Ints
     over_alarm: Ints
-    """(A, S) samples running above the limit."""
+    """(A, S) samples running beyond the limit, the upper or the lower."""
     unbelieved: Bools
     """(A, S) the last reading of a settled machine was no measurement."""
     residual: Floats
@@ -226,14 +226,17 @@ def _since(state: ConditionState, t_ms: Ints, lasts: Bools, counts: Bools) -> tu
 def _limits(
     layout: Layout, state: ConditionState, readings: Readings, suspect: Bools
 ) -> tuple[Bools, Bools, ConditionState]:
-    """(A, n, S) where a signal was above its limits for some samples running: one spike is no alarm."""
+    """(A, n, S) where a signal was beyond its limits for some samples running: one spike is no alarm."""
     if not layout.has_limits:
         none = np.zeros(readings.values.shape, dtype=np.bool_)
         return none, none, state
     unbelieved = _unbelieved(state, readings, suspect)
     active = readings.good & readings.on[:, :, None] & ~suspect & ~unbelieved
-    over_alert = _running_length(state.over_alert, active & (readings.values >= layout.limit_alert))
-    over_alarm = _running_length(state.over_alarm, active & (readings.values >= layout.limit_alarm))
+    values = readings.values
+    beyond_alert = (values >= layout.limit_alert) | (values <= layout.limit_alert_low)
+    beyond_alarm = (values >= layout.limit_alarm) | (values <= layout.limit_alarm_low)
+    over_alert = _running_length(state.over_alert, active & beyond_alert)
+    over_alarm = _running_length(state.over_alarm, active & beyond_alarm)
     after = replace(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1], unbelieved=unbelieved[:, -1])
     return over_alert >= LIMIT_SAMPLES, over_alarm >= LIMIT_SAMPLES, after
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.asset_type import AssetType, Signal
+from forewarn_models.asset_type import AssetType
 
 HOUR_MS: Final = 3_600_000.0
 MONTH_MS: Final = 30 * 24 * HOUR_MS
@@ -59,6 +59,8 @@ class Layout:
     """(column, value) pairs."""
     limit_alert: Floats
     limit_alarm: Floats
+    limit_alert_low: Floats
+    limit_alarm_low: Floats
     """(S,) infinite where there is no limit."""
     lowest_deviation: Floats
     highest_deviation: Floats
@@ -81,7 +83,8 @@ class Layout:
 
     @property
     def has_limits(self) -> bool:
-        return bool(np.isfinite(self.limit_alert).any() or np.isfinite(self.limit_alarm).any())
+        limits = (self.limit_alert, self.limit_alarm, self.limit_alert_low, self.limit_alarm_low)
+        return any(bool(np.isfinite(limit).any()) for limit in limits)
 
     @property
     def smoothing_samples(self) -> float:
@@ -100,8 +103,10 @@ def layout_of(asset_type: AssetType, settings: Settings) -> Layout:
         valid_min=_bound([signal.valid_min for signal in signals], -np.inf),
         valid_max=_bound([signal.valid_max for signal in signals], np.inf),
         sentinels=tuple((i, value) for i, signal in enumerate(signals) for value in signal.sentinels),
-        limit_alert=_bound([_alert_limit(signal) for signal in signals], np.inf),
+        limit_alert=_bound([_first(signal.limit_alert, signal.limit_alarm) for signal in signals], np.inf),
         limit_alarm=_bound([signal.limit_alarm for signal in signals], np.inf),
+        limit_alert_low=_bound([_first(signal.limit_alert_low, signal.limit_alarm_low) for signal in signals], -np.inf),
+        limit_alarm_low=_bound([signal.limit_alarm_low for signal in signals], -np.inf),
         lowest_deviation=np.array([0.0 if signals[i].worse == "up" else -np.inf for i in condition]),
         highest_deviation=np.array([0.0 if signals[i].worse == "down" else np.inf for i in condition]),
         running_column=-1 if running is None else asset_type.signal_names.index(running.signal),
@@ -131,8 +136,9 @@ def _symptoms(asset_type: AssetType, names: list[str]) -> Floats:
     return matrix / np.where(length > 0, length, 1.0)
 
 
-def _alert_limit(signal: Signal) -> float | None:
-    return signal.limit_alarm if signal.limit_alert is None else signal.limit_alert
+def _first(alert: float | None, alarm: float | None) -> float | None:
+    """What is an ALARM is an ALERT, too."""
+    return alarm if alert is None else alert
 
 
 def _bound(values: list[float | None], missing: float) -> Floats:

@@ -127,7 +127,7 @@ class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     residuals: dict[str, float] = {}
     """Signal -> observed minus expected in this regime, in the signal's unit."""
     limits_exceeded: tuple[str, ...] = ()
-    """Signals above an absolute limit."""
+    """Signals above an absolute limit, or below a lower one."""
     sensor_faults: dict[str, str] = {}
     """Signal -> what is wrong with its sensor: sentinel, out_of_range, stuck or leap. Its readings count as missing."""
     reason: str = "change"
