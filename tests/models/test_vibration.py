@@ -16,6 +16,7 @@ from forewarn_models.asset_type import SIGNAL_NAME
 from forewarn_models.vibration import (
     BearingGeometry,
     FaultOrders,
+    Spectrum,
     amplitude_spectrum,
     angle_resampled,
     band_rms_m_s2,
@@ -236,6 +237,16 @@ def test_the_ratio_says_nothing_about_loudness_and_healthy_noise_stays_low(seed:
         assert loud[f"envelope_{name}_ratio"] == pytest.approx(quiet[f"envelope_{name}_ratio"], rel=1e-6)
 
 
+def test_the_floor_is_the_median_of_thirty_lines_on_each_side_and_never_of_lines_at_or_below_0() -> None:
+    amplitude = np.linspace(2.0, 1.0, 400)
+    amplitude[[0, 10, 100]] = 1000.0, 6.0, 8.0
+    peaks = envelope_peaks(Spectrum(step=0.05, amplitude=amplitude), [0.5, 5.0], harmonics=1, slip=0.0)
+    near_0 = np.concatenate([amplitude[1:9], amplitude[12:64]])  # what is missing below is taken from above
+    far = np.concatenate([amplitude[69:99], amplitude[102:132]])
+    assert peaks.amplitude_m_s2 == pytest.approx([6.0, 8.0])
+    assert peaks.ratio == pytest.approx([6.0 / np.median(near_0), 8.0 / np.median(far)])
+
+
 def test_a_fault_beyond_the_allowed_slip_is_not_taken_for_one() -> None:
     bpfo = fault_orders(BEARING).bpfo
     off = features(struck(1.06 * bpfo, steady(), seed=1), RATE_HZ, speed_hz=SPEED_HZ, geometry=BEARING)
@@ -252,10 +263,11 @@ RAMP_REVOLUTIONS = 20.0 * SECONDS + 10.0 * SECONDS**2
 
 
 def test_order_tracking_sharpens_what_turns_with_the_shaft() -> None:
-    wave = 2.0 * np.sin(2 * np.pi * RAMP_REVOLUTIONS) + 1.0 * np.sin(2 * np.pi * 3 * RAMP_REVOLUTIONS + 1.0)
+    angle = 2 * np.pi * RAMP_REVOLUTIONS
+    wave = 2.0 * np.sin(angle) + np.sin(3 * angle + 1.0) + np.sin(20 * angle + 2.0)
     tracked = order_spectrum(wave, RATE_HZ, RAMP_HZ)
     smeared = order_spectrum(wave, RATE_HZ, float(RAMP_HZ.mean()))
-    assert order_amplitudes(tracked, [1, 2, 3]) == pytest.approx([2.0, 0.0, 1.0], abs=0.01)
+    assert order_amplitudes(tracked, [1, 2, 3, 20]) == pytest.approx([2.0, 0.0, 1.0, 1.0], abs=0.01)
     assert tracked.amplitude.max() > 2 * smeared.amplitude.max()
 
 
