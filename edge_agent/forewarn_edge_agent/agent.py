@@ -201,7 +201,7 @@ def declared_assets(setup: Setup) -> dict[str, Declared]:
     for asset in setup.config.assets:
         asset_type = setup.asset_types[asset.asset]
         name = "generic" if asset_type is None else asset_type.asset_type
-        declared[asset.asset] = Declared(asset_type=name, rename=asset.rename)
+        declared[asset.asset] = Declared(asset_type=name, rename=asset.rename, waveforms=asset.waveforms)
     return declared
 
 

@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from forewarn_edge_agent import waveforms
+from forewarn_edge_agent.waveforms import Waveform
 from forewarn_models.asset_type import (
     IDENTIFIER,
     SIGNAL_NAME,
@@ -116,13 +118,15 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A machine this agent watches.
 
     `asset_type`: a built-in name, the path of a TOML file, or "generic". A generic asset may declare its `signals`;
-    if it does not, its first message decides which it has. `rename`: name at the source -> signal.
+    if it does not, its first message decides which it has. `rename`: name at the source -> signal. `waveforms`: its
+    points that send waveforms.
     """
 
     asset: str
     asset_type: str
     signals: tuple[Signal, ...] = ()
     rename: dict[str, str] = {}
+    waveforms: tuple[Waveform, ...] = ()
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,6 +180,7 @@ def load(path: Path) -> Setup:
             problems.append((f"assets[{i}].asset_type", str(error)))
             continue
         problems += _rename_problems(f"assets[{i}].rename", asset, asset_types[asset.asset])
+        problems += _waveform_problems(f"assets[{i}]", asset, asset_types[asset.asset])
     if problems:
         raise ConfigError([_told(path, lines, where, problem) for where, problem in problems])
     return Setup(config=config, asset_types=asset_types)
@@ -246,6 +251,23 @@ def _rename_problems(where: str, asset: Asset, asset_type: AssetType | None) -> 
         for signal in asset.rename.values():
             known = ", ".join(asset_type.signal_names)
             yield from _unless(signal in asset_type.signal_names, where, f"{signal!r} is none of the signals {known}")
+
+
+def _waveform_problems(where: str, asset: Asset, asset_type: AssetType | None) -> Iterator[_Problem]:
+    for below, problem in waveforms.problems(asset.waveforms):
+        yield f"{where}.{below}", problem
+    if asset_type is None:
+        yield from _unless(not asset.waveforms, f"{where}.waveforms", "declare [[assets.signals]], with the features")
+        return
+    for i, waveform in enumerate(asset.waveforms):
+        becoming = [*waveform.features.values(), *filter(None, [waveform.speed])]
+        for signal in becoming:
+            known = ", ".join(asset_type.signal_names)
+            problem = f"{signal!r} is none of the signals {known}"
+            yield from _unless(signal in asset_type.signal_names, f"{where}.waveforms[{i}]", problem)
+        for signal in waveform.features.values():
+            renamed = signal in {*asset.rename, *asset.rename.values()}
+            yield from _unless(not renamed, f"{where}.rename", f"{signal!r} is a feature of a waveform")
 
 
 def _broker_problems(where: str, broker: Broker) -> Iterator[_Problem]:

@@ -3,6 +3,9 @@
 Three forms are understood. `{"t": epoch ms or a list, "signals": {name: number, null or a list}}`; a flat object such
 as `{"temperature_c": 41.2}`, with or without "t"; and a telemetry message of the wire contract. Without "t" the time
 is that of receipt. Values are float32 from here on: what is assessed is exactly what is sent.
+
+Beside "signals", of one time, there may be `"waveforms": {point: {"sample_rate_hz", "acceleration_m_s2": [..]}}`:
+what the configuration says of the point becomes signals. A waveform that cannot be used costs only itself.
 """
 
 from collections.abc import Mapping
@@ -13,21 +16,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from forewarn_edge_agent import waveforms
 from forewarn_edge_agent.sources import Refusal
+from forewarn_edge_agent.waveforms import Waveform, WaveformError
 from forewarn_models import wire
 from forewarn_models.asset_type import MAX_SIGNALS, SIGNAL_NAME
 
 MAX_RECORD_SAMPLES: Final = 256
 """A record with 64 signals then stays far below the size of a message."""
 Readings = float | None | list[float | None]
+_NESTED: Final = frozenset({"signals", "waveforms"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What the configuration says of an asset: its type's name, and what its signals are called at the source."""
+    """What the configuration says of an asset: its type's name, what its signals are called at the source, and the
+    points that send waveforms.
+    """
 
     asset_type: str
     rename: Mapping[str, str]
+    waveforms: tuple[Waveform, ...] = ()
 
 
 class MessageError(Exception):
@@ -46,8 +55,9 @@ class MachineMessage:
 
 
 class _Columns(msgspec.Struct, forbid_unknown_fields=True):
-    signals: dict[str, Readings]
+    signals: dict[str, Readings] = {}
     t: int | list[int] | None = None
+    waveforms: dict[str, msgspec.Raw] = {}
 
 
 def read(asset: str, payload: bytes, assets: Mapping[str, Declared], *, now_ms: int) -> MachineMessage:
@@ -62,7 +72,7 @@ def read(asset: str, payload: bytes, assets: Mapping[str, Declared], *, now_ms: 
         keys = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
         if "schema" in keys:
             return _read_wire(payload, assets, now_ms)
-        columns = msgspec.json.decode(payload, type=_Columns) if "signals" in keys else _read_flat(payload)
+        columns = msgspec.json.decode(payload, type=_Columns) if keys.keys() & _NESTED else _read_flat(payload)
         return _read_columns(asset, columns, assets, now_ms)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, wire.WireError) as error:
         raise MessageError("malformed", str(error)) from None
@@ -113,12 +123,40 @@ def _read_flat(payload: bytes) -> _Columns:
 def _read_columns(asset: str, columns: _Columns, assets: Mapping[str, Declared], now_ms: int) -> MachineMessage:
     if asset not in assets:
         raise MessageError("unknown_asset", _unknown(asset).detail)
-    if not 0 < len(columns.signals) <= MAX_SIGNALS:
-        raise MessageError("malformed", f"signals: give 1 to {MAX_SIGNALS}, not {len(columns.signals)}")
     declared = assets[asset]
     t_ms = _times(now_ms if columns.t is None else columns.t, now_ms)
     signals = {name: _readings(name, given, len(t_ms), declared) for name, given in columns.signals.items()}
-    return MachineMessage(records=telemetry(asset, declared, t_ms, signals), timed_on_receipt=columns.t is None)
+    if columns.waveforms and len(t_ms) > 1:
+        raise MessageError("malformed", f"waveforms: give one time with them, not {len(t_ms)}")
+    refusals = _add_waveforms(declared, columns.waveforms, signals)
+    if len(signals) > MAX_SIGNALS or not (signals or refusals):
+        raise MessageError("malformed", f"signals: give 1 to {MAX_SIGNALS}, not {len(signals)}")
+    records = telemetry(asset, declared, t_ms, signals) if signals else ()
+    return MachineMessage(records=records, refusals=refusals, timed_on_receipt=columns.t is None)
+
+
+def _add_waveforms(
+    declared: Declared, sent: Mapping[str, msgspec.Raw], signals: dict[str, NDArray[np.float32]]
+) -> tuple[Refusal, ...]:
+    """What could not be used of the waveforms `sent`; the features of the others are added to the `signals`."""
+    if len(sent) > MAX_SIGNALS:
+        raise MessageError("malformed", f"waveforms: give at most {MAX_SIGNALS}, not {len(sent)}")
+    refusals: list[Refusal] = []
+    readings = {declared.rename.get(name, name): column for name, column in signals.items()}
+    points = {waveform.point: waveform for waveform in declared.waveforms}
+    for point, raw in sent.items():
+        if point not in points:
+            refusals.append(Refusal(kind="unknown_point", detail=f"waveforms: {point[:64]!r} is not declared"))
+            continue
+        try:
+            found = waveforms.signals(points[point], raw, readings)
+        except WaveformError as error:
+            refusals.append(Refusal(kind="waveform", detail=str(error)))
+            continue
+        if twice := sorted(found.keys() & readings.keys()):
+            raise MessageError("malformed", f"signals.{twice[0]}: it is also a feature of waveforms.{point}")
+        signals |= {name: to_float32(value) for name, value in found.items()}
+    return tuple(refusals)
 
 
 def _times(t: int | list[int], now_ms: int) -> NDArray[np.int64]:

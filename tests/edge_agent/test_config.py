@@ -35,7 +35,9 @@ def test_the_sample_configuration_loads() -> None:
     assert set(setup.asset_types) == {"pump-1", "press-7"}
     press = setup.asset_types["press-7"]
     assert press is not None
-    assert press.signal_names == ("oil_temperature_c", "load_pct")
+    assert press.signal_names[:3] == ("oil_temperature_c", "load_pct", "speed_rpm")
+    (waveform,) = setup.config.assets[1].waveforms
+    assert set(waveform.features.values()) == set(press.signal_names[3:])
 
 
 def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
@@ -50,6 +52,8 @@ def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
         "false_alarms",
         "settling",
         "level",
+        "speed_unit",
+        "velocity_band_hz",
     )
     short, whole = tmp_path / "short.toml", tmp_path / "whole.toml"
     short.write_text("\n".join(line for line in lines if not line.startswith(optional)))
@@ -77,6 +81,19 @@ def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
         ("limit_alert = 75.0", "limit_alert = 95.0", 'asset_type = "generic"', "must not be above limit_alarm"),
         ('role = "condition"', 'role = "watch"', 'role = "condition"', "Invalid enum value 'watch'"),
         ("keep_alive_seconds = 30", 'ca_file = "ca.pem"', "keep_alive_seconds", "needs tls = true"),
+        ('point = "motor"', 'pont = "motor"', 'point = "motor"', "unknown key 'pont'"),
+        ("{ velocity_rms_mm_s =", "{ velocity_mm_s =", "features", "'velocity_mm_s' is none of the features here: acc"),
+        ('"motor_outer_race_ratio" }', '"outer" }', "[[assets.waveforms]]", "'outer' is none of the signals oil_temp"),
+        ('"motor_outer_race_ratio" }', '"motor_vibration_rms_mm_s" }', "features", "two features become the signal"),
+        ('speed = "speed_rpm"', "", "bearing", "a bearing needs speed"),
+        (
+            'speed = "speed_rpm"',
+            'speed = "rpm"',
+            "[[assets.waveforms]]",
+            "'rpm' is none of the signals oil_temperature",
+        ),
+        ('speed_unit = "rpm"', 'speed_unit = "r/s"', "speed_unit", "Invalid enum value 'r/s'"),
+        ("rolling_elements = 9", "rolling_elements = 90", "bearing", "90 of that diameter do not fit"),
         ("keep_alive_seconds = 30", 'username = "u"\npassword_file = "no"', "# tls", "is no file"),
         ("keep_alive_seconds = 30", 'tls = true\nca_file = "no"', "keep_alive_seconds", "certificates cannot be used"),
     ],
@@ -86,6 +103,32 @@ def test_a_problem_names_the_line(tmp_path: Path, old: str, new: str, at: str, p
     line = line_of(at) if at != "# tls" else line_of("keep_alive_seconds") + 1
     assert told.startswith(f"{line}: "), told
     assert problem in told
+
+
+def test_waveforms_of_a_machine_that_declares_no_signals_are_refused(tmp_path: Path) -> None:
+    text = SAMPLE.read_text()
+    path = tmp_path / "edge.toml"
+    first, second = text.index("\n[[assets.signals]]"), text.index("# Which features of the waveforms")
+    path.write_text(text[:first] + text[second:])
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (told,) = caught.value.problems
+    assert "assets[1].waveforms: declare [[assets.signals]]" in told
+
+
+def test_a_point_is_declared_once_and_its_features_are_not_renamed(tmp_path: Path) -> None:
+    text = SAMPLE.read_text()
+    again = text[text.index("[[assets.waveforms]]") :]
+    path = tmp_path / "edge.toml"
+    path.write_text(
+        text.replace('asset_type = "generic"', 'asset_type = "generic"\nrename = { x = "motor_outer_race_ratio" }')
+        + again
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    told = "\n".join(caught.value.problems)
+    assert "assets[1].waveforms[1].point: 'motor' is declared twice" in told
+    assert "assets[1].rename: 'motor_outer_race_ratio' is a feature of a waveform" in told
 
 
 def test_several_problems_are_told_at_once(tmp_path: Path) -> None:

@@ -14,10 +14,17 @@ from forewarn_models.vibration.orders import (
     revolutions_from_speed,
     revolutions_from_tacho,
 )
-from forewarn_models.vibration.spectrum import Spectrum, amplitude_spectrum, band_rms_m_s2, velocity_rms_mm_s
+from forewarn_models.vibration.spectrum import (
+    SEVERITY_BAND_HZ,
+    Spectrum,
+    amplitude_spectrum,
+    band_rms_m_s2,
+    velocity_rms_mm_s,
+)
 from forewarn_models.vibration.waveform import clipped_share, crest_factor, kurtosis, peak_m_s2, rms_m_s2
 
 __all__ = [
+    "SEVERITY_BAND_HZ",
     "BearingGeometry",
     "EnvelopePeaks",
     "FaultOrders",
