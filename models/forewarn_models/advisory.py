@@ -174,6 +174,7 @@ def _advisory(model: Model, asset: str, a: int, assessment: Assessment, i: int, 
     probability = assessment.failure_mode_probability[i, a]
     codes = [mode.code for mode in model.asset_type.failure_modes]
     since = int(assessment.since_ms[i, a])
+    expects = np.isfinite(assessment.expected[i, a])
     return Advisory(
         asset=asset,
         asset_type=model.asset_type.asset_type,
@@ -188,6 +189,8 @@ def _advisory(model: Model, asset: str, a: int, assessment: Assessment, i: int, 
         model=model.ref,
         since=since if since >= 0 else None,
         residuals={name: float(assessment.deviation[i, a, column]) for column, name in watched},
+        significance={name: float(assessment.significance[i, a, column]) for column, name in watched},
+        expected={name: float(assessment.expected[i, a, c]) for c, name in watched if expects[c]},
         limits_exceeded=tuple(signals[column].name for column in np.flatnonzero(assessment.limit_exceeded[i, a])),
         sensor_faults=_sensor_faults(model, assessment.quality[i, a]),
         reason=reason,

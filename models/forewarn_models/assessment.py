@@ -61,6 +61,10 @@ class Assessment:
     """(n, assets, signals): observed minus expected in this regime, in the signal's unit; NaN where unknown."""
     deviation: NDArray[np.float64]
     """(n, assets, signals): the residual smoothed over the last samples, in the signal's unit; 0 where unknown."""
+    significance: NDArray[np.float64]
+    """(n, assets, signals): that deviation in the standard deviations it has in health; 0 where unknown."""
+    expected: NDArray[np.float64]
+    """(n, assets, signals): what the signal should read in this regime, in its unit; NaN where unknown."""
     condition: NDArray[np.int8]
     """`Condition`."""
     since_ms: NDArray[np.int64]

@@ -320,6 +320,11 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
     in_units = segment.evidence.smoothed * state.evidence.deviation[:, None]
     deviation[:, :, layout.condition] = np.where(told[:, :, None], in_units, 0.0)
     contribution[:, :, layout.condition] = segment.evidence.share * score[:, :, None]
+    significance, expected = np.zeros(shape), np.full(shape, np.nan)
+    in_health = segment.evidence.smoothed / state.evidence.shrink[:, None]
+    significance[:, :, layout.condition] = np.where(told[:, :, None], in_health, 0.0)
+    level = state.regime.level[:, None] + segment.prediction.expected
+    expected[:, :, layout.condition] = np.where(segment.prediction.known[:, :, None], level, np.nan)
     usable = segment.good & segment.prediction.known[:, :, None]
     residual[:, :, layout.condition] = np.where(usable, segment.residual, np.nan)
     quality = readings.quality
@@ -333,6 +338,8 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
         contribution=contribution,
         residual=residual,
         deviation=deviation,
+        significance=significance,
+        expected=expected,
         condition=verdict.condition,
         since_ms=verdict.since_ms,
         health_index=_health(model, verdict),

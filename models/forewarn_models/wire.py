@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import msgspec
@@ -126,6 +127,10 @@ class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Epoch milliseconds of the first sample of the present run of evidence."""
     residuals: dict[str, float] = {}
     """Signal -> observed minus expected in this regime, in the signal's unit."""
+    significance: dict[str, float] = {}
+    """Signal -> that residual in the standard deviations it has in health."""
+    expected: dict[str, float] = {}
+    """Signal -> what it should read in this regime, in its unit."""
     limits_exceeded: tuple[str, ...] = ()
     """Signals above an absolute limit, or below a lower one."""
     sensor_faults: dict[str, str] = {}
@@ -333,19 +338,20 @@ def _check_advisory(advisory: Advisory, now_ms: int) -> None:
     _check_names(advisory.asset, advisory.asset_type)
     check_time(advisory.observed_at, now_ms, "observed_at")
     _require(len(advisory.contributions) <= MAX_SIGNALS, f"contributions: at most {MAX_SIGNALS}")
-    _require(len(advisory.residuals) <= MAX_SIGNALS, f"residuals: at most {MAX_SIGNALS}")
+    for field in ("residuals", "significance", "expected"):
+        _require(len(getattr(advisory, field)) <= MAX_SIGNALS, f"{field}: at most {MAX_SIGNALS}")
     _require(len(advisory.failure_modes) <= MAX_SIGNALS, f"failure_modes: at most {MAX_SIGNALS}")
     _require(len(advisory.limits_exceeded) <= MAX_SIGNALS, f"limits_exceeded: at most {MAX_SIGNALS}")
     _require(len(advisory.sensor_faults) <= MAX_SIGNALS, f"sensor_faults: at most {MAX_SIGNALS}")
     _require(all(len(fault) <= MAX_SIGNALS for fault in advisory.sensor_faults.values()), "sensor_faults: too long")
-    named = (*advisory.contributions, *advisory.residuals, *advisory.limits_exceeded, *advisory.sensor_faults)
-    for name in named:
+    by_signal = (advisory.contributions, advisory.residuals, advisory.significance, advisory.expected)
+    for name in (*chain.from_iterable(by_signal), *advisory.limits_exceeded, *advisory.sensor_faults):
         _require(bool(SIGNAL_NAME.fullmatch(name)), "advisory: not a signal name")
     for mode, probability in advisory.failure_modes.items():
         _require(bool(IDENTIFIER.fullmatch(mode)), "failure_modes: not a failure mode code")
         _require(0 <= probability <= 1, f"failure_modes.{mode}: {probability} is not a probability")
     _require(0 <= advisory.health_index <= 1, "health_index: not within 0..1")
-    numbers = [advisory.anomaly_score, *advisory.contributions.values(), *advisory.residuals.values()]
+    numbers = [advisory.anomaly_score, *chain.from_iterable(column.values() for column in by_signal)]
     _require(bool(np.isfinite(numbers).all()), "advisory: a number is not finite")
     if advisory.rul_hours is not None:
         rul = advisory.rul_hours

@@ -63,6 +63,21 @@ def test_a_wearing_machine_tells_alert_alarm_mode_and_remaining_life(worn: list[
     assert last.residuals["bearing_temperature_c"] > 5
 
 
+def test_an_advisory_tells_what_was_expected_and_how_far_the_residual_stands_out(
+    worn: list[Advisory], worn_block: Block, pump_model: Model
+) -> None:
+    """The bearing is worn, the flow is not."""
+    last = worn[-1]
+    assert last.significance["bearing_temperature_c"] > 10
+    assert abs(last.significance["flow_m3_h"]) < 4
+    step = int(np.searchsorted(worn_block.t_ms[:, 0], last.observed_at))
+    around = slice(step - 8, step + 1)
+    read = worn_block.values[around, 0, pump_model.asset_type.signal_names.index("bearing_temperature_c")]
+    explained = last.expected["bearing_temperature_c"] + last.residuals["bearing_temperature_c"]
+    assert read.min() - 1.5 < explained < read.max() + 1.5
+    assert "bearing temperature" in explanation(last, pump_model.asset_type, "en")
+
+
 def test_every_advisory_keeps_the_wire_contract(worn: list[Advisory], pump_model: Model) -> None:
     for advisory in worn:
         payload = encode_message("epoch", 1, [encode_advisory(advisory)])
@@ -102,6 +117,8 @@ def test_a_score_that_swings_floods_nobody(pump_model: Model) -> None:
         contribution=np.zeros((n, 1, signals)),
         residual=np.zeros((n, 1, signals)),
         deviation=np.zeros((n, 1, signals)),
+        significance=np.zeros((n, 1, signals)),
+        expected=np.full((n, 1, signals), np.nan),
         condition=np.where(swing, 3, 1).astype(np.int8)[:, None],
         since_ms=np.full((n, 1), -1, dtype=np.int64),
         health_index=np.where(swing, 0.2, 0.9)[:, None],

@@ -175,6 +175,10 @@ def test_advisory_round_trip() -> None:
         ({"anomaly_score": float("nan")}, "finite"),
         ({"observed_at": 0}, "30 days old"),
         ({"contributions": {"a.b": 1.0}}, "signal name"),
+        ({"significance": {"x": float("inf")}}, "finite"),
+        ({"expected": {"x": float("nan")}}, "finite"),
+        ({"expected": {"a.b": 1.0}}, "signal name"),
+        ({"significance": {f"s{i}": 1.0 for i in range(65)}}, "significance: at most 64"),
     ],
 )
 def test_advisory_is_refused(change: dict[str, Any], reason: str) -> None:
