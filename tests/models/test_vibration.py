@@ -237,6 +237,15 @@ def test_the_ratio_says_nothing_about_loudness_and_healthy_noise_stays_low(seed:
         assert loud[f"envelope_{name}_ratio"] == pytest.approx(quiet[f"envelope_{name}_ratio"], rel=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loose_machine_that_strikes_once_a_turn_is_no_bearing_fault(seed: int) -> None:
+    # The 11th and 16th multiple of the speed come near the harmonics of BPFI, but at different slips.
+    loose = features(struck(1.0, steady(), seed=seed, slip=0.0), RATE_HZ, speed_hz=SPEED_HZ, geometry=BEARING)
+    faulty = features(struck(5.43, steady(), seed=seed), RATE_HZ, speed_hz=SPEED_HZ, geometry=BEARING)
+    assert all(loose[f"envelope_{name}_ratio"] < 5 for name in FaultOrders._fields)
+    assert faulty["envelope_bpfi_ratio"] > 3 * loose["envelope_bpfi_ratio"]
+
+
 def test_the_floor_is_the_median_of_thirty_lines_on_each_side_and_never_of_lines_at_or_below_0() -> None:
     amplitude = np.linspace(2.0, 1.0, 400)
     amplitude[[0, 10, 100]] = 1000.0, 6.0, 8.0

@@ -73,10 +73,11 @@ def envelope_peaks(
 ) -> EnvelopePeaks:
     """How much an envelope's spectrum stands out at some orders, such as `fault_orders` gives, and at their harmonics.
 
-    `spectrum`: `order_spectrum` of an `envelope`. The greatest line within `slip` (a share) of each harmonic counts,
-    and at least the line on either side. NaN, not an error, where the waveform holds fewer than `MIN_REVOLUTIONS`
-    periods of an order, or its harmonics go beyond the spectrum or `highest_order` (what the band lets through: its
-    width over the speed), for all of that depends on the speed of the moment.
+    `spectrum`: `order_spectrum` of an `envelope`. The lines that count are those at the slip, within `slip` (a share),
+    at which the harmonics stand out most together, or beside them: a bearing slips alike at all its harmonics, while
+    multiples of the shaft's speed that come near them do not fit one slip. NaN, not an error, where the waveform holds
+    fewer than `MIN_REVOLUTIONS` periods of an order, or its harmonics go beyond the spectrum or `highest_order` (what
+    the band lets through: its width over the speed), for all of that depends on the speed of the moment.
 
     Raises:
         ValueError: harmonics or slip cannot be used.
@@ -89,20 +90,26 @@ def envelope_peaks(
     middle = every[:, None] * np.arange(1, harmonics + 1) / spectrum.step
     reach = np.maximum(slip * middle, 1.0)
     first, end = np.ceil(middle - reach).astype(np.int64), np.floor(middle + reach).astype(np.int64) + 1
-    last = min(lines - 1.0, highest_order / spectrum.step)
+    last = min(lines - 2.0, highest_order / spectrum.step)
     known = (every >= MIN_REVOLUTIONS * spectrum.step) & (end[:, -1] <= last)
     first, end = np.where(known[:, None], first, 1), np.where(known[:, None], end, 2)
-    peak = _greatest(spectrum.amplitude, first, end)
-    ratio = np.exp(np.log(quotient(peak, _floor(spectrum.amplitude, first, end))).mean(axis=-1))
-    amplitude = np.sqrt(np.square(peak).sum(axis=-1))
+    slips = np.linspace(-slip, slip, 2 * math.ceil(slip * middle[known].max(initial=0.0)) + 1)
+    at = np.where(known[:, None, None], middle[:, None, :] * (1.0 + slips[:, None]), 1.0)
+    peak = _greatest_of_three(spectrum.amplitude, np.rint(at).astype(np.int64))
+    floor = _floor(spectrum.amplitude, first, end)
+    with np.errstate(divide="ignore"):
+        log_ratio = np.log(quotient(peak, floor[..., None, :])).mean(axis=-1)
+    best = log_ratio.argmax(axis=-1)[..., None]
+    ratio = np.exp(np.take_along_axis(log_ratio, best, axis=-1)[..., 0])
+    amplitude = np.sqrt(np.square(np.take_along_axis(peak, best[..., None], axis=-2)[..., 0, :]).sum(axis=-1))
     return EnvelopePeaks(amplitude_m_s2=np.where(known, amplitude, np.nan), ratio=np.where(known, ratio, np.nan))
 
 
-def _greatest(amplitude: Floats, first: Ints, end: Ints) -> Floats:
-    """(..., orders, harmonics) greatest of the lines first <= i < end."""
-    parts = zip(first.ravel().tolist(), end.ravel().tolist(), strict=True)
-    greatest = np.stack([amplitude[..., i:j].max(axis=-1) for i, j in parts], axis=-1)
-    return greatest.reshape(*amplitude.shape[:-1], *first.shape)
+def _greatest_of_three(amplitude: Floats, at: Ints) -> Floats:
+    """(..., *at.shape) greatest of those lines and the ones beside them."""
+    reach = min(int(at.max()) + 2, amplitude.shape[-1])
+    below, middle, above = amplitude[..., : reach - 2], amplitude[..., 1 : reach - 1], amplitude[..., 2:reach]
+    return np.asarray(np.maximum(np.maximum(below, middle), above)[..., at - 1])
 
 
 def _floor(amplitude: Floats, first: Ints, end: Ints) -> Floats:
