@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_cloud.history.cells import DatasetError
-from forewarn_cloud.history.dataset import DESCRIPTION, Dataset
+from forewarn_cloud.history.dataset import Dataset
 from forewarn_cloud.history.lives import Reset, find_resets
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity
 from forewarn_models.kernel import Model, Settings, State, assess, new_state, reset_baseline
@@ -54,20 +53,8 @@ class Piece:
 
 
 def model_for(dataset: Dataset, knowledge: FleetKnowledge | None) -> Model:
-    """The model for a dataset, with its calibration and, if given, what was learned from other histories.
-
-    Raises:
-        DatasetError: the calibration is out of range.
-    """
-    given = {
-        name: value
-        for name in ("baseline_samples", "false_alarms_per_asset_month")
-        if (value := getattr(dataset.description.calibration, name)) is not None
-    }
-    try:
-        settings = Settings(**given)
-    except ValueError as error:
-        raise DatasetError(f"{DESCRIPTION}: calibration.{error}") from None
+    """The model for a dataset, with its calibration and, if given, what was learned from other histories."""
+    settings = Settings(**dataset.description.calibration.given())
     return Model(asset_type=dataset.asset_type, settings=settings, knowledge=knowledge)
 
 

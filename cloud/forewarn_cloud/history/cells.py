@@ -1,20 +1,30 @@
 """CSV files that people write: every cell is checked, and every error names file, line, column and the fix."""
 
 import csv
+import difflib
 import gzip
+import io
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 from forewarn_models.asset_type import IDENTIFIER
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+END_MS: Final = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MS
+"""No time is this late; a year that is must be a slip of the pen."""
+MAX_READING: Final = 3.4e38
+"""What float32 on the wire can hold; no sensor tells more."""
 _SHOWN: Final = 40
+_EXAMPLE: Final = "write it like 2026-01-31T08:00:00Z"
+Advance = Callable[[int], None]
+"""Told how many more bytes of a file are read."""
 
 
 class DatasetError(ValueError):
@@ -30,13 +40,19 @@ def instant_ms(text: str) -> int:
     try:
         instant = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise ValueError(f"{shown(text)} is no ISO 8601 time; write 2026-01-31T08:00:00Z") from None
+        raise ValueError(f"{shown(text)} is no ISO 8601 time{_seconds_hint(text)}; {_EXAMPLE}") from None
     if instant.tzinfo is None:
-        raise ValueError(f"{shown(text)} has no time zone; write UTC with a Z at the end, 2026-01-31T08:00:00Z")
+        raise ValueError(f"{shown(text)} has no time zone; give UTC with a Z at the end; {_EXAMPLE}")
     at_ms = (instant - _EPOCH) // _MS
-    if at_ms < 0:
-        raise ValueError(f"{shown(text)} is before 1970")
+    if not 0 <= at_ms < END_MS:
+        raise ValueError(f"{shown(text)} is {'before 1970' if at_ms < 0 else 'after 2199'}; correct the year")
     return at_ms
+
+
+def _seconds_hint(text: str) -> str:
+    if not re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", text):
+        return ""
+    return " (a number of seconds or milliseconds? that is never guessed)"
 
 
 def number(text: str) -> float:
@@ -51,9 +67,12 @@ def number(text: str) -> float:
     try:
         value = float(stripped)
     except ValueError:
-        raise ValueError(f"{shown(text)} is not a number; leave the cell empty if it is missing") from None
-    if math.isinf(value) or "_" in stripped:
+        comma = "write the decimals with a point, or " if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", stripped) else ""
+        raise ValueError(f"{shown(text)} is not a number; {comma}leave the cell empty if it is missing") from None
+    if math.isinf(value) or "_" in stripped or not stripped.isascii():
         raise ValueError(f"{shown(text)} is not a finite number; leave the cell empty if it is missing")
+    if abs(value) > MAX_READING:
+        raise ValueError(f"{shown(text)} is more than a sensor can tell; leave the cell empty if it is missing")
     return value
 
 
@@ -78,6 +97,12 @@ def plain(text: str) -> str:
     return text
 
 
+def wording(text: str) -> str:
+    if not text.strip():
+        raise ValueError("empty; say it in a word")
+    return text
+
+
 def shown(text: str) -> str:
     """A cell as an error message shows it: quoted, without control characters, cut to a sensible length."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
@@ -90,6 +115,8 @@ class Column:
     name: str
     read: Callable[[str], Any]
     required: bool = True
+    signal: bool = False
+    """It is a signal, which dataset.toml declares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,67 +126,133 @@ class Row:
     """In the order of the columns asked for; None for an optional column that the file does not have."""
 
 
-def read_rows(path: Path, columns: tuple[Column, ...]) -> Iterator[Row]:
-    """The rows of a CSV file (also gzipped), in order.
+def read_rows(path: Path, columns: tuple[Column, ...], advance: Advance = lambda _: None) -> Iterator[Row]:
+    """The rows of a CSV file (also gzipped), in order; `advance` hears of the bytes.
 
     Raises:
         DatasetError: a column is missing, unknown or doubled, a row is too short or long, or a cell cannot be read.
     """
-    with _open(path) as stream:
+    begun = 1
+    with open_binary(path, advance) as packed, _text(path, packed) as stream:
         reader = csv.reader(stream, strict=True)
         try:
-            header = next(reader, [])
-            where = places(path.name, tuple(header), columns)
+            header = next((cells for cells in reader if cells), [])
+            where = places(f"{path.name}, line {max(reader.line_num, 1)}", tuple(header), columns)
+            begun = reader.line_num + 1
             for cells in reader:
                 if cells:
-                    yield _row(path.name, reader.line_num, len(header), cells, where)
+                    yield _row(f"{path.name}, line {begun}", begun, len(header), cells, where)
+                begun = reader.line_num + 1
         except csv.Error as error:
-            raise DatasetError(f"{path.name}, line {reader.line_num}: {error}; check the quotes") from None
+            raise DatasetError(f"{path.name}, line {begun}: {error}; check the quotes") from None
         except UnicodeDecodeError:
-            raise DatasetError(f"{path.name}, near line {reader.line_num + 1}: save the file as UTF-8") from None
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise DatasetError(f"{path.name}: damaged or cut off; compress it again with gzip") from None
+            raise DatasetError(f"{path.name}{_undecodable(path)}: not UTF-8; save the file as UTF-8") from None
+        except gzip.BadGzipFile:
+            raise DatasetError(f"{path.name}{_after(begun)}: not compressed; compress the file with gzip") from None
+        except (EOFError, zlib.error):
+            raise DatasetError(f"{path.name}{_after(begun)}: damaged or cut off; compress it again with gzip") from None
 
 
-def places(file: str, header: tuple[str, ...], columns: tuple[Column, ...]) -> tuple[tuple[Column, int | None], ...]:
-    """Where in the header each column stands.
+def _after(begun: int) -> str:
+    return f", after line {begun - 1}" if begun > 1 else ""
+
+
+def places(where: str, header: tuple[str, ...], columns: tuple[Column, ...]) -> tuple[tuple[Column, int | None], ...]:
+    """Where in the header each column stands; `where` tells in errors what header that is.
 
     Raises:
         DatasetError: one is missing, doubled or unknown.
     """
-    if not header:
-        raise DatasetError(f"{file}: empty; the first line must name the columns {', '.join(c.name for c in columns)}")
     known = [column.name for column in columns]
+    if not header:
+        raise DatasetError(f"{where}: empty; the first line must name the columns {', '.join(known)}")
     for name in header:
         if header.count(name) > 1:
-            raise DatasetError(f"{file}, line 1: column {shown(name)} appears twice; keep one")
+            raise DatasetError(f"{where}: column {shown(name)} appears twice; keep one")
         if name not in known:
-            raise DatasetError(
-                f"{file}, line 1: column {shown(name)} is unknown; remove it, or use one of {', '.join(known)}"
-            )
+            raise DatasetError(f"{where}: {_unknown(name, header, columns)}")
     for column in columns:
         if column.required and column.name not in header:
-            raise DatasetError(f"{file}, line 1: column {column.name} is missing; add it")
+            take_out = ", or take the signal out of dataset.toml" if column.signal else ""
+            raise DatasetError(f"{where}: column {column.name} is missing; add it{take_out}")
     return tuple((column, header.index(column.name) if column.name in header else None) for column in columns)
 
 
-def _row(file: str, line: int, width: int, cells: list[str], where: tuple[tuple[Column, int | None], ...]) -> Row:
+def _unknown(name: str, header: tuple[str, ...], columns: tuple[Column, ...]) -> str:
+    """What is wrong with a column nobody asked for, and what was probably meant."""
+    if len(header) == 1 and (separator := re.search(r"[;\t|]", name)):
+        return f"the columns are separated by {separator[0]!r}; put commas between them, and a point before decimals"
+    if not name.strip():
+        return "a column has no name; name it, or remove the comma at the end of the lines"
+    known = [column.name for column in columns]
+    nearest = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.8)
+    if nearest and nearest[0] not in header:
+        return f"column {shown(name)} is unknown; call it {nearest[0]} if that is meant"
+    declare = ", or declare it as a signal in dataset.toml" if columns[-1].signal else ""
+    return f"column {shown(name)} is unknown; remove it{declare} (known: {', '.join(known)})"
+
+
+def _row(place: str, line: int, width: int, cells: list[str], where: tuple[tuple[Column, int | None], ...]) -> Row:
+    if not any(cells):
+        raise DatasetError(f"{place}: all cells are empty; remove the line")
     if len(cells) != width:
-        raise DatasetError(f"{file}, line {line}: {len(cells)} cells, but the header has {width} columns")
+        raise DatasetError(
+            f"{place}: {len(cells)} cells, but the header has {width} columns; leave missing cells empty between their "
+            "commas, and write decimals with a point"
+        )
     return Row(
         line=line,
-        cells=tuple(None if at is None else _cell(file, line, column, cells[at]) for column, at in where),
+        cells=tuple(None if at is None else _cell(place, column, cells[at]) for column, at in where),
     )
 
 
-def _cell(file: str, line: int, column: Column, text: str) -> Any:
+def _cell(place: str, column: Column, text: str) -> Any:
     try:
         return column.read(text)
     except ValueError as error:
-        raise DatasetError(f"{file}, line {line}, column {column.name}: {error}") from None
+        raise DatasetError(f"{place}, column {column.name}: {error}") from None
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+class _Counted(io.FileIO):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, path: Path, advance: Advance) -> None:
+        super().__init__(path)
+        self._advance = advance
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        count = super().readinto(buffer)
+        self._advance(count or 0)
+        return count
+
+
+def open_binary(path: Path, advance: Advance = lambda _: None) -> BinaryIO:
+    """A file of a dataset folder as it is on the disk; `advance` hears of the bytes.
+
+    Raises:
+        DatasetError: it is a folder.
+        OSError: it is not there, or must not be read.
+    """
+    if path.is_dir():
+        raise DatasetError(f"{path.name}: is a folder; put a file of that name in its place")
+    return io.BufferedReader(_Counted(path, advance), 1 << 20)
+
+
+def _text(path: Path, packed: BinaryIO) -> TextIO:
+    content: Any = gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed
+    return io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
+
+
+def _undecodable(path: Path) -> str:
+    """Which line is not UTF-8, as an error message says it."""
+    with open_binary(path) as packed:
+        for line, content in enumerate(gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed, start=1):
+            try:
+                content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                utf16 = line == 1 and content[:2] in (b"\xff\xfe", b"\xfe\xff")
+                return " (it looks like UTF-16)" if utf16 else f", line {line}, byte {error.start + 1}"
+    return ""

@@ -190,9 +190,13 @@ def _progress(what: str, total: int | None) -> "Iterator[Advance]":
 def _read(folder: Path, assets: list[str] | None = None) -> "Dataset":
     from forewarn_cloud.history.dataset import read_dataset
     from forewarn_cloud.history.selection import only_assets
+    from forewarn_cloud.history.telemetry import size_bytes
 
-    with _progress("reading", None):
-        return only_assets(read_dataset(folder), assets or ())
+    with _progress("reading", size_bytes(folder)) as advance:
+        dataset = read_dataset(folder, advance)
+    for remark in dataset.remarks:
+        typer.echo(f"forewarn-cloud: warning: {remark}", err=True)
+    return only_assets(dataset, assets or ())
 
 
 def _model(dataset: "Dataset", folder: Path | None) -> "Model":

@@ -4,15 +4,13 @@ dataset.toml names the signals; telemetry.csv, telemetry.csv.gz or telemetry.par
 faults.csv, remaining_life.csv and maintenance.csv are optional. Everything is checked before anything is used.
 """
 
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
-
-import msgspec
+from typing import Final
 
 from forewarn_cloud.history.cells import (
+    Advance,
     Column,
     DatasetError,
     Row,
@@ -22,36 +20,12 @@ from forewarn_cloud.history.cells import (
     optional_identifier,
     plain,
     read_rows,
+    wording,
 )
+from forewarn_cloud.history.description import DESCRIPTION, Description, read_description
+from forewarn_cloud.history.remarks import remarks
 from forewarn_cloud.history.telemetry import Telemetry, read_telemetry
-from forewarn_models.asset_type import (
-    AssetType,
-    AssetTypeError,
-    Signal,
-    builtin_asset_type,
-    builtin_names,
-    generic_asset_type,
-)
-
-DESCRIPTION: Final = "dataset.toml"
-
-
-class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the models are set for this dataset; None leaves the default."""
-
-    baseline_samples: Annotated[int, msgspec.Meta(ge=2)] | None = None
-    false_alarms_per_asset_month: Annotated[float, msgspec.Meta(gt=0)] | None = None
-
-
-class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """dataset.toml."""
-
-    name: str
-    asset_type: str
-    signals: tuple[Signal, ...]
-    about: str = ""
-    licence: str = ""
-    calibration: Calibration = Calibration()
+from forewarn_models.asset_type import AssetType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,126 +77,139 @@ class Dataset:
     faults: tuple[Fault, ...] | None
     remaining_lives: tuple[RemainingLife, ...]
     maintenance: tuple[Maintenance, ...]
+    remarks: tuple[str, ...] = ()
+    """What is allowed, and yet probably not meant; each names file, line or column, and what to do."""
 
 
-def read_dataset(folder: Path) -> Dataset:
-    """Everything in a dataset folder.
+def read_dataset(folder: Path, advance: Advance = lambda _: None) -> Dataset:
+    """Everything in a dataset folder; `advance` hears of the bytes of the telemetry.
 
     Raises:
         DatasetError: something is missing or cannot be read; the message names file, line, column and the fix.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; give a folder with {DESCRIPTION} and telemetry.csv")
-    description = read_description(folder / DESCRIPTION)
-    asset_type = resolve_asset_type(description)
-    telemetry = read_telemetry(folder, asset_type.signal_names)
-    assets = frozenset(telemetry.assets)
+        problem = "is a file" if folder.exists() else "no such folder"
+        raise DatasetError(f"{folder}: {problem}; give a folder with {DESCRIPTION} and telemetry.csv")
+    description, asset_type = read_description(folder / DESCRIPTION)
+    telemetry = read_telemetry(folder, asset_type.signal_names, advance)
+    recorded = _recorded(telemetry)
+    told = list[str]()
     return Dataset(
         description=description,
         asset_type=asset_type,
         telemetry=telemetry,
-        failures=_read_failures(folder / "failures.csv", assets),
-        faults=_read_faults(folder / "faults.csv", assets),
-        remaining_lives=_read_remaining_lives(folder / "remaining_life.csv", assets),
-        maintenance=_read_maintenance(folder / "maintenance.csv", assets),
+        failures=_read_failures(folder / "failures.csv", recorded, told),
+        faults=_read_faults(folder / "faults.csv", recorded, told),
+        remaining_lives=_read_remaining_lives(folder / "remaining_life.csv", recorded),
+        maintenance=_read_maintenance(folder / "maintenance.csv", recorded),
+        remarks=(*remarks(folder, description, telemetry), *told),
     )
 
 
-def read_description(path: Path) -> Description:
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Description)
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{path.name}: missing in {path.parent}; describe the dataset with name, asset_type and [[signals]]"
-        ) from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path.name}: save the file as UTF-8") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise DatasetError(f"{path.name}: {error}") from None
+Recorded = Mapping[str, tuple[int, int]]
+"""Asset -> epoch milliseconds of its first and its last sample."""
 
 
-def resolve_asset_type(description: Description) -> AssetType:
-    """The built-in asset type of that name if it has these very signals; else a generic one with the signals declared.
-
-    A generic type has no failure modes and no limits other than those declared.
-    """
-    try:
-        if description.asset_type in builtin_names():
-            builtin = builtin_asset_type(description.asset_type)
-            if _measuring_points(builtin.signals) == _measuring_points(description.signals):
-                return builtin
-        return generic_asset_type(description.signals, description.asset_type)
-    except AssetTypeError as error:
-        raise DatasetError(f"{DESCRIPTION}: {error}") from None
+def _recorded(telemetry: Telemetry) -> Recorded:
+    times = (telemetry.t_ms[rows] for rows in telemetry.rows_by_asset())
+    return {asset: (int(t[0]), int(t[-1])) for asset, t in zip(telemetry.assets, times, strict=True)}
 
 
-def _measuring_points(signals: tuple[Signal, ...]) -> set[tuple[str, str, str]]:
-    return {(signal.name, signal.unit, signal.role) for signal in signals}
-
-
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
 _ASSET: Final = Column(name="asset_id", read=identifier)
 _MODE: Final = Column(name="failure_mode", read=optional_identifier, required=False)
 
 
-def _read_failures(path: Path, assets: frozenset[str]) -> tuple[Failure, ...] | None:
+def _read_failures(path: Path, recorded: Recorded, told: list[str]) -> tuple[Failure, ...] | None:
     if not path.exists():
         return None
     columns = (_ASSET, Column(name="failed_at", read=instant_ms), _MODE)
     found = dict[tuple[str, int], Failure]()
-    for row in _rows(path, columns, assets):
+    lines = dict[tuple[str, int], int]()
+    early, late = list[str](), list[str]()
+    for row in _rows(path, columns, recorded):
         asset, failed_ms, mode = row.cells
         if (asset, failed_ms) in found:
-            raise DatasetError(f"{path.name}, line {row.line}: {asset} failed at this time before; keep one row")
+            raise DatasetError(
+                f"{path.name}, line {row.line}, column failed_at: {asset} failed at this time in line "
+                f"{lines[asset, failed_ms]} already; keep one row"
+            )
         found[asset, failed_ms] = Failure(asset=asset, failed_ms=failed_ms, failure_mode=mode or "")
+        lines[asset, failed_ms] = row.line
+        first_ms, last_ms = recorded[asset]
+        where = f"{path.name}, line {row.line}, column failed_at: {asset}"
+        if failed_ms < first_ms:
+            early.append(f"{where} failed before its first sample, so nothing is learned from it; check the time")
+        elif failed_ms - last_ms > max(last_ms - first_ms, _DAY_MS):
+            late.append(f"{where} failed long after its last sample; check the time")
+    told.extend((*_in_one(early), *_in_one(late)))
     return tuple(sorted(found.values(), key=lambda failure: (failure.failed_ms, failure.asset)))
 
 
-def _read_faults(path: Path, assets: frozenset[str]) -> tuple[Fault, ...] | None:
+def _read_faults(path: Path, recorded: Recorded, told: list[str]) -> tuple[Fault, ...] | None:
     if not path.exists():
         return None
     columns = (_ASSET, Column(name="started_at", read=instant_ms), Column(name="ended_at", read=instant_ms), _MODE)
-    faults = list[Fault]()
-    for row in _rows(path, columns, assets):
+    faults, outside = list[Fault](), list[str]()
+    for row in _rows(path, columns, recorded):
         asset, started_ms, ended_ms, mode = row.cells
         if ended_ms < started_ms:
             raise DatasetError(f"{path.name}, line {row.line}, column ended_at: before started_at; swap them")
         faults.append(Fault(asset=asset, started_ms=started_ms, ended_ms=ended_ms, failure_mode=mode or ""))
+        first_ms, last_ms = recorded[asset]
+        if ended_ms < first_ms or started_ms > last_ms:
+            where = f"{path.name}, line {row.line}, columns started_at and ended_at"
+            outside.append(f"{where}: {asset} has no sample in this interval; check the times")
+    told.extend(_in_one(outside))
     return tuple(sorted(faults, key=lambda fault: (fault.started_ms, fault.asset)))
 
 
-def _read_remaining_lives(path: Path, assets: frozenset[str]) -> tuple[RemainingLife, ...]:
+def _read_remaining_lives(path: Path, recorded: Recorded) -> tuple[RemainingLife, ...]:
     columns = (_ASSET, Column(name="as_of", read=instant_ms), Column(name="rul_hours", read=hours))
     lives = dict[str, RemainingLife]()
-    for row in _rows(path, columns, assets):
+    for row in _rows(path, columns, recorded):
         asset, as_of_ms, rul_hours = row.cells
         if asset in lives:
             raise DatasetError(f"{path.name}, line {row.line}: a second row for {asset}; keep the last one only")
+        if as_of_ms + rul_hours * _HOUR_MS < recorded[asset][1]:
+            raise DatasetError(
+                f"{path.name}, line {row.line}, column rul_hours: {asset} has samples after its life is said to end; "
+                "correct as_of or rul_hours, or put the failure into failures.csv"
+            )
         lives[asset] = RemainingLife(asset=asset, as_of_ms=as_of_ms, rul_hours=rul_hours)
     return tuple(lives.values())
 
 
-def _read_maintenance(path: Path, assets: frozenset[str]) -> tuple[Maintenance, ...]:
+def _read_maintenance(path: Path, recorded: Recorded) -> tuple[Maintenance, ...]:
     columns = (
         _ASSET,
         Column(name="at", read=instant_ms),
-        Column(name="kind", read=plain),
+        Column(name="kind", read=wording),
         Column(name="part_no", read=plain, required=False),
     )
     found = [
         Maintenance(asset=asset, at_ms=at_ms, kind=kind, part_no=part_no or "")
-        for asset, at_ms, kind, part_no in (row.cells for row in _rows(path, columns, assets))
+        for asset, at_ms, kind, part_no in (row.cells for row in _rows(path, columns, recorded))
     ]
     return tuple(sorted(found, key=lambda work: (work.at_ms, work.asset)))
 
 
-def _rows(path: Path, columns: tuple[Column, ...], assets: frozenset[str]) -> Iterator[Row]:
+def _rows(path: Path, columns: tuple[Column, ...], recorded: Recorded) -> Iterator[Row]:
     """The rows of an optional file; each names an asset that has telemetry in its first column."""
     if not path.exists():
         return
     for row in read_rows(path, columns):
-        if row.cells[0] not in assets:
+        if row.cells[0] not in recorded:
+            known = ", ".join(list(recorded)[:3])
             raise DatasetError(
                 f"{path.name}, line {row.line}, column asset_id: {row.cells[0]} has no telemetry; "
-                "correct the name or remove the row"
+                f"correct the name or remove the row (with telemetry: {known}{' ...' if len(recorded) > 3 else ''})"
             )
         yield row
+
+
+def _in_one(messages: list[str]) -> Iterable[str]:
+    """The first of many messages of the same kind, and how many more there are."""
+    if messages:
+        yield messages[0] + (f" ({len(messages) - 1:,} more rows like this)" if len(messages) > 1 else "")

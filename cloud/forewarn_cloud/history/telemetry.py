@@ -2,8 +2,12 @@
 
 pyarrow reads the file fast. Whatever it refuses, or whatever is wrong in what it read, is read again row by row: that
 reading is the reference, and it knows the line and the column of the first mistake.
+
+Rows that go back in time are refused rather than sorted, and rows that come twice rather than dropped: an hour that
+comes twice is how local time looks that was called UTC, and sorting would weave the two hours into one.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +15,26 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_cloud.history.cells import Column, DatasetError, identifier, instant_ms, number, places, read_rows
+from forewarn_cloud.history.cells import (
+    END_MS,
+    MAX_READING,
+    Advance,
+    Column,
+    DatasetError,
+    identifier,
+    instant_ms,
+    number,
+    open_binary,
+    places,
+    read_rows,
+    shown,
+)
 from forewarn_models.asset_type import IDENTIFIER
 
 FILES: Final = ("telemetry.csv", "telemetry.csv.gz", "telemetry.parquet")
 _NS_PER_MS: Final = 1_000_000
 _MISSING: Final = ["", "nan", "NaN"]
+_BLOCK_BYTES: Final = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,22 +58,40 @@ class Telemetry:
         return np.split(order, np.cumsum(counts)[:-1])
 
 
-def read_telemetry(folder: Path, signals: tuple[str, ...]) -> Telemetry:
+def telemetry_path(folder: Path) -> Path:
+    """The telemetry file of a dataset folder.
+
+    Raises:
+        DatasetError: there is none, or more than one.
+    """
+    present = [folder / name for name in FILES if (folder / name).exists()]
+    if not present:
+        near = [path.name for path in folder.iterdir() if path.name.lower().startswith("telemetry")]
+        rename = f" (is {near[0]} meant? rename it)" if near else ""
+        raise DatasetError(f"telemetry.csv: missing in {folder}; add it, or {' or '.join(FILES[1:])}{rename}")
+    if len(present) > 1:
+        raise DatasetError(f"{' and '.join(path.name for path in present)}: both are in {folder}; keep one")
+    return present[0]
+
+
+def size_bytes(folder: Path) -> int | None:
+    """How large the telemetry of a folder is on the disk; None if there is not exactly one file."""
+    present = [path for name in FILES if (path := folder / name).is_file()]
+    return present[0].stat().st_size if len(present) == 1 else None
+
+
+def read_telemetry(folder: Path, signals: tuple[str, ...], advance: Advance = lambda _: None) -> Telemetry:
     """The telemetry file of a dataset folder; `signals` are its value columns, in the order wanted.
 
     Raises:
         DatasetError: there is no such file or more than one, a column or a cell is wrong, an asset's samples are not
             in time order, or there is no sample at all.
     """
-    present = [folder / name for name in FILES if (folder / name).exists()]
-    if not present:
-        raise DatasetError(f"telemetry: none of {', '.join(FILES)} is in {folder}; add one")
-    if len(present) > 1:
-        raise DatasetError(f"telemetry: {' and '.join(path.name for path in present)} are both there; keep one")
-    path = present[0]
-    telemetry = _read_parquet(path, signals) if path.suffix == ".parquet" else _read_csv(path, signals)
+    path = telemetry_path(folder)
+    read = _read_parquet if path.suffix == ".parquet" else _read_csv
+    telemetry = read(path, signals, advance)
     if len(telemetry.t_ms) == 0:
-        raise DatasetError(f"{path.name}: no samples; a dataset needs at least one row")
+        raise DatasetError(f"{path.name}: no samples after the header; a dataset needs at least one row")
     return telemetry
 
 
@@ -63,152 +99,201 @@ def _columns(signals: tuple[str, ...]) -> tuple[Column, ...]:
     return (
         Column(name="asset_id", read=identifier),
         Column(name="observed_at", read=instant_ms),
-        *(Column(name=signal, read=number) for signal in signals),
+        *(Column(name=signal, read=number, signal=True) for signal in signals),
     )
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, signals: tuple[str, ...]) -> Telemetry:
-    fast = _read_csv_fast(path, signals)
-    return fast if fast is not None and _first_fault(fast) is None else read_csv_by_row(path, signals)
+def _read_csv(path: Path, signals: tuple[str, ...], advance: Advance) -> Telemetry:
+    fast = _read_csv_fast(path, signals, advance)
+    if fast is None or next(_faults(fast, signals, str), None):
+        return read_csv_by_row(path, signals)
+    return fast
 
 
-def _read_csv_fast(path: Path, signals: tuple[str, ...]) -> Telemetry | None:
-    """The file as pyarrow reads it, not yet checked; None if it cannot."""
+def _read_csv_fast(path: Path, signals: tuple[str, ...], advance: Advance) -> Telemetry | None:
+    """The file as pyarrow reads it, block by block, not yet checked; None if it cannot."""
     import pyarrow as pa
     from pyarrow import csv
 
     types = {
-        "asset_id": pa.dictionary(pa.int32(), pa.string()),
+        "asset_id": pa.string(),
         "observed_at": pa.timestamp("ns", "UTC"),
         **dict.fromkeys(signals, pa.float64()),
     }
-    options = csv.ConvertOptions(column_types=types, null_values=_MISSING, strings_can_be_null=False)
-    try:
-        table = csv.read_csv(path, convert_options=options)
-    except (pa.ArrowInvalid, OSError):
-        return None
-    if sorted(table.column_names) != sorted(types) or table.column("observed_at").null_count:
-        return None
-    return _from_table(table, signals)
+    convert = csv.ConvertOptions(column_types=types, null_values=_MISSING, strings_can_be_null=False)
+    with open_binary(path, advance) as packed:
+        stream = pa.CompressedInputStream(packed, "gzip") if path.suffix == ".gz" else packed
+        try:
+            reader = csv.open_csv(stream, csv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=convert)
+            if sorted(reader.schema.names) != sorted(types):
+                return None
+            return _gather(reader, signals)
+        except (pa.ArrowInvalid, OSError, _Refused):
+            return None
 
 
-def read_csv_by_row(path: Path, signals: tuple[str, ...]) -> Telemetry:
+def read_csv_by_row(path: Path, signals: tuple[str, ...], advance: Advance = lambda _: None) -> Telemetry:
     """The reference reading: slow, and every mistake is told with its line and column."""
     index = dict[str, int]()
-    last = dict[str, tuple[int, int]]()
-    asset_index, t_ms, values = list[int](), list[int](), list[tuple[float, ...]]()
-    for row in read_rows(path, _columns(signals)):
+    asset_index, t_ms, values, lines = list[int](), list[int](), list[tuple[float, ...]](), list[int]()
+    for row in read_rows(path, _columns(signals), advance):
         asset, at_ms, *readings = row.cells
-        _check_order(path.name, row.line, asset, at_ms, last.get(asset))
-        last[asset] = at_ms, row.line
         asset_index.append(index.setdefault(asset, len(index)))
         t_ms.append(at_ms)
         values.append(tuple(readings))
-    return Telemetry(
+        lines.append(row.line)
+    telemetry = Telemetry(
         assets=tuple(index),
         asset_index=np.array(asset_index, np.int32),
         t_ms=np.array(t_ms, np.int64),
         values=np.array(values, np.float64).reshape(len(t_ms), len(signals)),
     )
-
-
-def _check_order(file: str, line: int, asset: str, at_ms: int, last: tuple[int, int] | None) -> None:
-    if last is None or at_ms > last[0]:
-        return
-    where = f"{file}, line {line}, column observed_at"
-    if at_ms == last[0]:
-        raise DatasetError(f"{where}: {asset} has the same time as in line {last[1]}; keep one of the two rows")
-    raise DatasetError(f"{where}: {asset} is earlier than in line {last[1]}; sort the rows of each asset by time")
+    _check(path.name, telemetry, signals, lambda row: f"line {lines[row]}")
+    return telemetry
 
 
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path, signals: tuple[str, ...]) -> Telemetry:
+def _read_parquet(path: Path, signals: tuple[str, ...], advance: Advance) -> Telemetry:
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        table = parquet.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path.name}: cannot be read: {error}") from None
-    places(path.name, tuple(table.column_names), _columns(signals))
-    telemetry = _from_table(_cast(path.name, table, signals), signals)
-    fault = _first_fault(telemetry)
-    if fault is not None:
-        raise DatasetError(f"{path.name}, row {fault[0] + 1}, {fault[1]}")
+    with open_binary(path, advance) as packed:
+        try:
+            file = parquet.ParquetFile(packed)
+            places(path.name, tuple(file.schema_arrow.names), _columns(signals))
+            _check_types(path.name, file.schema_arrow, signals)
+            telemetry = _gather(file.iter_batches(), signals)
+        except _Refused as error:
+            raise DatasetError(f"{path.name}, {error}") from None
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise DatasetError(f"{path.name}: cannot be read ({error}); write the file again") from None
+    _check(path.name, telemetry, signals, lambda row: f"row {row + 1}")
     return telemetry
 
 
-def _cast(file: str, table: Any, signals: tuple[str, ...]) -> Any:
-    """The table with the column types of a telemetry file."""
-    import pyarrow as pa
+def _check_types(file: str, schema: Any, signals: tuple[str, ...]) -> None:
+    """Whether the columns can be told as what they should be without a guess."""
+    from pyarrow import types
 
-    kind = table.schema.field("observed_at").type
-    if not pa.types.is_timestamp(kind) or kind.tz is None:
+    kind = schema.field("observed_at").type
+    if not types.is_timestamp(kind) or kind.tz is None:
         raise DatasetError(
             f"{file}, column observed_at: {kind} is no timestamp with a time zone; write timestamp[ms, UTC]"
         )
-    wanted = {"asset_id": pa.string(), "observed_at": pa.timestamp("ns", "UTC"), **dict.fromkeys(signals, pa.float64())}
-    columns = {}
-    for name, to in wanted.items():
-        column = table.column(name)
-        if to == pa.float64() and not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-            raise DatasetError(f"{file}, column {name}: {column.type} is not a number; write float64")
-        if to != pa.float64() and column.null_count:
-            raise DatasetError(f"{file}, column {name}: {column.null_count} rows are empty; fill them")
-        try:
-            columns[name] = column.cast(to)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DatasetError(f"{file}, column {name}: {error}") from None
-    columns["asset_id"] = columns["asset_id"].dictionary_encode()
-    return pa.table(columns)
+    for name in signals:
+        kind = schema.field(name).type
+        if not (types.is_floating(kind) or types.is_integer(kind)):
+            raise DatasetError(f"{file}, column {name}: {kind} is not a number; write float64")
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
 
 
-def _from_table(table: Any, signals: tuple[str, ...]) -> Telemetry:
-    assets = table.column("asset_id").unify_dictionaries().combine_chunks()
-    if not table.num_rows:
-        return _nothing(len(signals))
-    names = tuple(assets.dictionary.to_pylist())
-    values = np.empty((table.num_rows, len(signals)))
+class _Refused(ValueError):
+    """A batch holds what cannot be told as an array: an empty name or time, or a time out of reach."""
+
+
+def _gather(batches: Iterator[Any], signals: tuple[str, ...]) -> Telemetry:
+    """Telemetry from record batches with the columns asset_id, observed_at and the signals."""
+    index = dict[str, int]()
+    parts = [(np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, len(signals))))]
+    done = 0
+    for batch in batches:
+        parts.append(_arrays(batch, signals, index, done))
+        done += batch.num_rows
+    asset_index, t_ms, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Telemetry(assets=tuple(index), asset_index=asset_index, t_ms=t_ms, values=values)
+
+
+def _arrays(
+    batch: Any, signals: tuple[str, ...], index: dict[str, int], before: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]:
+    """asset_index, t_ms and values of a batch, which `before` rows come before; new assets are added to `index`."""
+    import pyarrow as pa
+
+    for name in ("asset_id", "observed_at"):
+        if batch.column(name).null_count:
+            row = before + batch.column(name).is_null().index(True).as_py()
+            raise _Refused(f"row {row + 1}, column {name}: empty; fill it or remove the row")
+    try:
+        times = batch.column("observed_at").cast(pa.timestamp("ns", "UTC"))
+    except pa.ArrowInvalid as error:
+        raise _Refused(f"column observed_at: {error}; correct the year") from None
+    names = batch.column("asset_id").cast(pa.string()).dictionary_encode()
+    known = np.array([index.setdefault(name, len(index)) for name in names.dictionary.to_pylist()], np.int32)
+    values = np.empty((batch.num_rows, len(signals)))
     for i, signal in enumerate(signals):
-        values[:, i] = table.column(signal).to_numpy()
-    return Telemetry(
-        assets=names,
-        asset_index=assets.indices.to_numpy().astype(np.int32),
-        t_ms=table.column("observed_at").to_numpy().astype(np.int64) // _NS_PER_MS,
-        values=values,
-    )
+        values[:, i] = batch.column(signal).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return known[names.indices.to_numpy()], times.cast(pa.int64()).to_numpy() // _NS_PER_MS, values
 
 
-def _nothing(signals: int) -> Telemetry:
-    return Telemetry(
-        assets=(),
-        asset_index=np.empty(0, np.int32),
-        t_ms=np.empty(0, np.int64),
-        values=np.empty((0, signals)),
-    )
+def _check(file: str, telemetry: Telemetry, signals: tuple[str, ...], place: Callable[[int], str]) -> None:
+    fault = next(_faults(telemetry, signals, place), None)
+    if fault is not None:
+        raise DatasetError(f"{file}, {fault}")
 
 
-def _first_fault(telemetry: Telemetry) -> tuple[int, str] | None:
-    """The first row that breaks a rule, and which; None if all is well."""
-    if not all(IDENTIFIER.fullmatch(name) for name in telemetry.assets):
-        bad = next(i for i, name in enumerate(telemetry.assets) if not IDENTIFIER.fullmatch(name))
-        return int(np.argmax(telemetry.asset_index == bad)), "column asset_id: use letters, digits, _ and -"
-    if np.isinf(telemetry.values).any():
-        return int(np.argmax(np.isinf(telemetry.values).any(axis=1))), "an infinite value; leave it empty if missing"
-    if (telemetry.t_ms < 0).any():
-        return int(np.argmax(telemetry.t_ms < 0)), "column observed_at: before 1970"
-    late = [rows[1:][np.diff(telemetry.t_ms[rows]) <= 0] for rows in telemetry.rows_by_asset()]
-    wrong = np.concatenate(late) if late else np.empty(0, np.int64)
-    if len(wrong):
-        return int(
-            wrong.min()
-        ), "column observed_at: not after the asset's sample before; sort, and keep one row a time"
-    return None
+def _faults(telemetry: Telemetry, signals: tuple[str, ...], place: Callable[[int], str]) -> Iterator[str]:
+    """The first row that breaks each rule, and how; `place` says where the row of a number stands."""
+    for i, name in enumerate(telemetry.assets):
+        if not IDENTIFIER.fullmatch(name):
+            row = int(np.argmax(telemetry.asset_index == i))
+            yield f"{place(row)}, column asset_id: {shown(name)} cannot be a name; use letters, digits, _ and -"
+    impossible = np.abs(telemetry.values) > MAX_READING
+    if impossible.any():
+        row = int(np.argmax(impossible.any(axis=1)))
+        signal = int(np.argmax(impossible[row]))
+        value = telemetry.values[row, signal]
+        yield f"{place(row)}, column {signals[signal]}: {value:g} is not a finite number; leave it empty if missing"
+    unlikely = (telemetry.t_ms < 0) | (telemetry.t_ms >= END_MS)
+    if unlikely.any():
+        yield f"{place(int(np.argmax(unlikely)))}, column observed_at: before 1970 or after 2199; correct the year"
+    yield from _repeats(telemetry, place)
+    yield from _steps_back(telemetry, place)
+
+
+def _repeats(telemetry: Telemetry, place: Callable[[int], str]) -> Iterator[str]:
+    """The first row with the asset and the time of an earlier one."""
+    order = np.lexsort((telemetry.t_ms, telemetry.asset_index))
+    found, before, count = _first_pair(telemetry, order, np.diff(telemetry.t_ms[order]) == 0)
+    if found is not None:
+        same = np.array_equal(telemetry.values[found], telemetry.values[before], equal_nan=True)
+        fix = "the same values; remove one of the two" if same else "other values; keep the right one of the two"
+        asset = telemetry.assets[telemetry.asset_index[found]]
+        yield (
+            f"{place(found)}, column observed_at: {asset} has a row for this time already, {place(before)}, with {fix}"
+            f"{_all(count, 'rows are there twice')}"
+        )
+
+
+def _steps_back(telemetry: Telemetry, place: Callable[[int], str]) -> Iterator[str]:
+    """The first row that is earlier than the row of the same asset before it."""
+    order = np.argsort(telemetry.asset_index, kind="stable")
+    found, before, count = _first_pair(telemetry, order, np.diff(telemetry.t_ms[order]) < 0)
+    if found is not None:
+        asset = telemetry.assets[telemetry.asset_index[found]]
+        yield (
+            f"{place(found)}, column observed_at: {asset} is earlier than in {place(before)}; sort the rows "
+            f"of each asset by time{_all(count, 'rows step back')}"
+        )
+
+
+def _first_pair(
+    telemetry: Telemetry, order: NDArray[np.int64], wrong: NDArray[np.bool_]
+) -> tuple[int | None, int, int]:
+    """Of neighbours in `order`, of one asset and `wrong`: the later row first in the file, its neighbour; how many."""
+    wrong = wrong & (np.diff(telemetry.asset_index[order]) == 0)
+    if not wrong.any():
+        return None, 0, 0
+    later = order[1:][wrong]
+    first = int(np.argmin(later))
+    return int(later[first]), int(order[:-1][wrong][first]), int(wrong.sum())
+
+
+def _all(count: int, what: str) -> str:
+    return f" ({count:,} {what})" if count > 1 else ""

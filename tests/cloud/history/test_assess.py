@@ -130,9 +130,8 @@ def test_the_calibration_reaches_the_model(tmp_path: Path) -> None:
     dataset = read_dataset(write_folder(tmp_path / "d", description=DESCRIPTION + calibration))
     settings = model_for(dataset, None).settings
     assert (settings.baseline_samples, settings.false_alarms_per_asset_month) == (77, 2.0)
-    small = read_dataset(write_folder(tmp_path / "e", description=DESCRIPTION + calibration.replace("77", "3")))
-    with pytest.raises(DatasetError, match=r"dataset\.toml: calibration\.baseline_samples"):
-        model_for(small, None)
+    with pytest.raises(DatasetError, match=r"dataset\.toml, line 14, calibration\.baseline_samples: give 10 to"):
+        read_dataset(write_folder(tmp_path / "e", description=DESCRIPTION + calibration.replace("77", "3")))
 
 
 def test_progress_counts_every_sample_once(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_folder_is_read_with_rows_in_file_order(tmp_path: Path) -> None:
 def test_the_fast_and_the_reference_reading_agree(tmp_path: Path, packed: bool) -> None:
     folder = write_folder(tmp_path / "d")
     path = compress(folder / "telemetry.csv") if packed else folder / "telemetry.csv"
-    fast = telemetry_module._read_csv_fast(path, SIGNALS)
+    fast = telemetry_module._read_csv_fast(path, SIGNALS, lambda _: None)
     assert fast is not None
     assert _same(fast, read_csv_by_row(path, SIGNALS))
 
@@ -80,7 +80,7 @@ def _write_parquet(folder: Path, names: list[str], times: pa.Array, values: np.n
     [
         (["p1", "p1"], pa.array([T0, T0], pa.timestamp("ms", "UTC")), "row 2, column observed_at"),
         (["p1", "p1"], pa.array([T0, T0 + 1], pa.timestamp("ms")), "column observed_at: timestamp[ms] is no timestamp"),
-        (["p1", None], pa.array([T0, T0 + 1], pa.timestamp("ms", "UTC")), "column asset_id: 1 rows are empty"),
+        (["p1", None], pa.array([T0, T0 + 1], pa.timestamp("ms", "UTC")), "row 2, column asset_id: empty; fill it"),
         (["p1", "a b"], pa.array([T0, T0 + 1], pa.timestamp("ms", "UTC")), "row 2, column asset_id"),
     ],
 )
@@ -133,7 +133,7 @@ GOOD = "p1,2026-01-01T00:00:00Z,1,2\n"
         (HEAD + 'p1,2026-01-01T00:00:00Z,1,"1,5"\n', "line 2, column vibration_mm_s: '1,5' is not a number"),
         (HEAD + "p1,2026-01-01T00:00:00Z,inf,2\n", "line 2, column speed_rpm: 'inf' is not a finite number"),
         (HEAD + "p1,2026-01-01T00:00:00Z,1_0,2\n", "line 2, column speed_rpm: '1_0' is not a finite number"),
-        (HEAD + GOOD + "\n" + GOOD, "line 4, column observed_at: p1 has the same time as in line 2"),
+        (HEAD + GOOD + "\n" + GOOD, "line 4, column observed_at: p1 has a row for this time already, line 2"),
         (HEAD + "p1,2026-01-01T01:00:00Z,1,2\n" + GOOD, "line 3, column observed_at: p1 is earlier than in line 2"),
         (HEAD + GOOD + "p1,2026-01-01T01:00:00Z,1\n", "line 3: 3 cells, but the header has 4 columns"),
         (HEAD + "pump 1,2026-01-01T00:00:00Z,1,2\n", "line 2, column asset_id: 'pump 1' cannot be a name"),
@@ -168,7 +168,7 @@ def test_long_and_foreign_cells_are_shown_safely(tmp_path: Path) -> None:
         (
             "failures",
             "asset_id,failed_at\np1,2026-01-01T00:00:00Z\np1,2026-01-01T00:00:00Z\n",
-            "line 3: p1 failed at this time before",
+            "line 3, column failed_at: p1 failed at this time in line 2 already",
         ),
         (
             "faults",
@@ -196,19 +196,28 @@ def test_mistakes_in_events_are_told(tmp_path: Path, stem: str, text: str, wrong
 @pytest.mark.parametrize(
     ("description", "wrong"),
     [
-        ("name = 1\n" + DESCRIPTION.replace('name = "two-pumps"', ""), "Expected `str`, got `int` - at `$.name`"),
-        (DESCRIPTION + 'colour = "red"\n', "unknown field `colour` - at `$.signals[1]`"),
-        (DESCRIPTION + "[calibration]\nbaseline_samples = 0\n", "`$.calibration.baseline_samples`"),
-        (DESCRIPTION.replace("vibration_mm_s", "vibration.mm"), "signals.vibration.mm: use letters"),
-        (DESCRIPTION.replace("vibration_mm_s", "speed_rpm"), "signals.speed_rpm: give each signal once"),
-        ('name = "x"\nasset_type = "y"\nsignals = []\n', "signals: give 1 to 64"),
-        ("name = \n", "(at line 1, column 8)"),
+        (
+            "name = 1\n" + DESCRIPTION.replace('name = "two-pumps"', ""),
+            "line 1, name: Expected `str`, got `int`; write text in quotes",
+        ),
+        (DESCRIPTION + 'colour = "red"\n', "line 13, signals[1].colour: unknown key; remove it"),
+        (
+            DESCRIPTION + "[calibration]\nbaseline_samples = 0\n",
+            "line 14, calibration.baseline_samples: Expected `int` >= 2",
+        ),
+        (DESCRIPTION.replace("vibration_mm_s", "vibration.mm"), "line 11, signals[1].name: vibration.mm: use letters"),
+        (
+            DESCRIPTION.replace("vibration_mm_s", "speed_rpm"),
+            "line 11, signals[1].name: speed_rpm: give each signal once",
+        ),
+        ('name = "x"\nasset_type = "y"\nsignals = []\n', "line 3, signals: give 1 to 64"),
+        ("name = \n", "line 1, column 8: no TOML"),
     ],
 )
 def test_mistakes_in_the_description_are_told(tmp_path: Path, description: str, wrong: str) -> None:
     with pytest.raises(DatasetError, match=re.escape(wrong)) as caught:
         read_dataset(write_folder(tmp_path / "d", description=description))
-    assert str(caught.value).startswith("dataset.toml: ")
+    assert str(caught.value).startswith("dataset.toml, ")
 
 
 def test_missing_and_doubled_files_are_told(tmp_path: Path) -> None:
@@ -216,11 +225,11 @@ def test_missing_and_doubled_files_are_told(tmp_path: Path) -> None:
         read_dataset(tmp_path / "nowhere")
     folder = write_folder(tmp_path / "d")
     (folder / "telemetry.csv.gz").write_bytes(b"")
-    with pytest.raises(DatasetError, match=re.escape("telemetry.csv and telemetry.csv.gz are both there; keep one")):
+    with pytest.raises(DatasetError, match=re.escape("telemetry.csv and telemetry.csv.gz: both are in")):
         read_dataset(folder)
     (folder / "telemetry.csv").unlink()
     (folder / "telemetry.csv.gz").unlink()
-    with pytest.raises(DatasetError, match="none of telemetry"):
+    with pytest.raises(DatasetError, match=re.escape("telemetry.csv: missing in")):
         read_dataset(folder)
     (folder / "dataset.toml").unlink()
     with pytest.raises(DatasetError, match=re.escape("dataset.toml: missing")):
@@ -231,8 +240,23 @@ def test_a_cut_off_archive_is_told(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "d", telemetry=HEAD + "".join(_many_rows(2000)))
     packed = compress(folder / "telemetry.csv")
     packed.write_bytes(packed.read_bytes()[:-400])
-    with pytest.raises(DatasetError, match=re.escape("telemetry.csv.gz: damaged or cut off")):
+    with pytest.raises(
+        DatasetError, match=r"telemetry\.csv\.gz, after line \d+: damaged or cut off; compress it again"
+    ):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reading_in_blocks_changes_nothing_and_tells_how_far_it_is(
+    tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "d", telemetry=HEAD + "".join(_many_rows(2000)))
+    path = compress(folder / "telemetry.csv") if packed else folder / "telemetry.csv"
+    whole = read_telemetry(folder, SIGNALS)
+    monkeypatch.setattr(telemetry_module, "_BLOCK_BYTES", 1000)
+    told = list[int]()
+    assert _same(read_telemetry(folder, SIGNALS, told.append), whole)
+    assert sum(told) == path.stat().st_size == telemetry_module.size_bytes(folder)
 
 
 def _many_rows(count: int) -> list[str]:
