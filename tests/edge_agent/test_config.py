@@ -36,6 +36,7 @@ def test_the_sample_configuration_loads() -> None:
     press = setup.asset_types["press-7"]
     assert press is not None
     assert {"oil_temperature_c", "load_pct"} <= set(press.signal_names)
+    assert (press.signals[3].limit_alert, press.signals[3].limit_alarm) == (4.5, 7.1), "of its machine class"
     (waveform,) = setup.config.assets[1].waveforms
     assert set(waveform.features.values()) == {"motor_vibration_rms_mm_s", "motor_outer_race_ratio"}
 
