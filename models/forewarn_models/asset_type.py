@@ -21,7 +21,8 @@ MAX_SIGNALS: Final = 64
 _VELOCITIES_PER_MM_S: Final = {"mm/s": 1.0, "in/s": 1 / 25.4, "cm/s": 0.1, "m/s": 0.001}
 _HOUSING_VELOCITIES: Final = ("mm/s", "in/s")
 """Units that hardly mean anything else than vibration of a machine."""
-_NUMBERS: Final = ("valid_min", "valid_max", "limit_alert", "limit_alarm", "limit_alert_low", "limit_alarm_low")
+NUMBERS: Final = ("valid_min", "valid_max", "limit_alert", "limit_alarm", "limit_alert_low", "limit_alarm_low")
+"""Keys of a signal that must be finite numbers, where they are given."""
 _NAMING: Final = "use letters, digits, _ and -, at most 64"
 
 
@@ -211,7 +212,7 @@ def _check_signal(signal: Signal, names: set[str]) -> None:
     where = f"signals.{signal.name}"
     _require(bool(SIGNAL_NAME.fullmatch(signal.name)), where, "use letters, digits and _, at most 64, a letter first")
     _require(signal.name not in names, where, "give each signal once")
-    for name in _NUMBERS:
+    for name in NUMBERS:
         value = getattr(signal, name)
         _require(value is None or math.isfinite(value), f"{where}.{name}", "give a finite number, or leave it out")
     _require(all(map(math.isfinite, signal.sentinels)), f"{where}.sentinels", "give finite numbers")

@@ -11,6 +11,7 @@ import msgspec
 
 from forewarn_cloud.history.cells import DatasetError, open_binary
 from forewarn_models.asset_type import (
+    NUMBERS,
     AssetType,
     AssetTypeError,
     Signal,
@@ -106,7 +107,7 @@ def _problems(description: Description) -> Iterator[tuple[str, str]]:
     for i, signal in enumerate(description.signals):
         if signal.name in _RESERVED:
             yield f"signals[{i}].name", f"{signal.name} is a column of its own; call the signal something else"
-        for key in ("valid_min", "valid_max", "limit_alert", "limit_alarm", "sentinels"):
+        for key in (*NUMBERS, "sentinels"):
             if not _finite(getattr(signal, key)):
                 yield f"signals[{i}].{key}", "not a finite number; give one, or remove the key"
     if description.signals and all(signal.role == "regime" for signal in description.signals):
@@ -199,6 +200,9 @@ def _keys(path: str) -> tuple[str, ...]:
 def _located(message: str, description: Description) -> tuple[str, str]:
     """Where and what to do, from an AssetTypeError, which names a signal by its name; the last signal of that name."""
     where, _, fix = message.partition(": ")
-    name = where.removeprefix("signals.")
-    numbers = [i for i, signal in enumerate(description.signals) if signal.name == name]
-    return (f"signals[{numbers[-1]}].name", f"{name}: {fix}") if name != where and numbers else (where, fix)
+    for i, signal in reversed(list(enumerate(description.signals))):
+        named = f"signals.{signal.name}"
+        if where == named or where.startswith(f"{named}."):
+            key = where.removeprefix(named).removeprefix(".")
+            return f"signals[{i}].{key or 'name'}", f"{signal.name}: {fix}"
+    return where, fix
