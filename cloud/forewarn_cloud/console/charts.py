@@ -4,7 +4,7 @@ A chart is plain facts: the browser draws them, and a sentence and a short table
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final, Literal
@@ -141,7 +141,7 @@ def _signal_chart(
         label = frame.words("chart.expected")
         lines.append(Series(label=label, style="expected", at=_seconds(moments), values=list(expected.values())))
     signal = kind.signal(name)
-    limits = _limits(signal, frame.words, float(np.nanmax(column))) if signal else ()
+    limits = _limits(signal, frame.words, float(np.nanmin(column)), float(np.nanmax(column))) if signal else ()
     return _chart(name, kind.signal_title(name), kind.unit(name), tuple(lines), limits, None, frame)
 
 
@@ -195,14 +195,14 @@ def _expected(
     return expected
 
 
-def _limits(signal: Signal, words: Words, highest: float) -> tuple[Limit, ...]:
-    """The absolute limits that are near enough to be worth the space they take."""
-    given: Mapping[Literal["alert", "alarm"], float | None] = {"alert": signal.limit_alert, "alarm": signal.limit_alarm}
-    return tuple(
-        Limit(value=value, label=words(f"chart.limit_{level}"), level=level)
-        for level, value in given.items()
-        if value is not None and highest > _NEAR_LIMIT * value
-    )
+def _limits(signal: Signal, words: Words, lowest: float, highest: float) -> tuple[Limit, ...]:
+    """The absolute limits, upper and lower, that are near enough to be worth the space they take."""
+    levels: tuple[Literal["alert", "alarm"], ...] = ("alert", "alarm")
+    upper = zip(levels, (signal.limit_alert, signal.limit_alarm), strict=True)
+    lower = zip(levels, (signal.limit_alert_low, signal.limit_alarm_low), strict=True)
+    near = [(level, value) for level, value in upper if value is not None and highest > _NEAR_LIMIT * value]
+    near += [(level, value) for level, value in lower if value is not None and _NEAR_LIMIT * lowest < value]
+    return tuple(Limit(value=value, label=words(f"chart.limit_{level}"), level=level) for level, value in near)
 
 
 def _summary(series: Series, unit: str, words: Words) -> str:
