@@ -1,8 +1,10 @@
 """Diagnosis: which failure mode the pattern of residuals looks like, and what findings teach about that.
 
-The pattern x has an entry per condition signal: the root of its share in the score, with the sign of its residual. Its
-squares sum to 1 (less where a share has no direction), whatever the size of the score, and an advisory carries all of
-it: edge and cloud see the same. The probabilities are a softmax over the failure modes m and "none of these":
+The pattern x has an entry per condition signal: its residual in standard deviations in health, cut to the bad direction
+and brought one nearer to 0 (what chance alone would give); then all of them are divided by their length, or by 2 if
+that is more, so that x says what deviates rather than how far, and a deviation without a direction stays near 0. An
+advisory carries all of it: edge and cloud see the same. The probabilities are a softmax over the failure modes m and
+"none of these":
 
     z_m = 12 (s_m . x - 0.6) + l_m . (x, 1/2)        z_none = l_none . (x, 1/2)
 
@@ -34,6 +36,8 @@ MAX_MODES: Final = 64
 _SHARPNESS: Final = 12.0
 _NONE_OF_THESE: Final = 0.6
 """Cosine below which a pattern is rather none of the known ones."""
+_BY_CHANCE: Final = 1.0
+_LEAST_LENGTH: Final = 2.0
 _BIAS: Final = 0.5
 _STEP: Final = 0.4
 _NO_FAULT_WEIGHT: Final = 0.5
@@ -75,18 +79,27 @@ class DiagnosisModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 # --- on the edge ----------------------------------------------------------------------------------------------------
 
 
-def mode_probabilities(layout: Layout, share: Floats, residual: Floats, evident: Bools) -> Floats:
-    """(A, n, M) from `share` (A, n, C) of the score and `residual` (A, n, C), of which the sign counts.
+def mode_probabilities(layout: Layout, significance: Floats, evident: Bools) -> Floats:
+    """(A, n, M) from `significance` (A, n, C), the residuals in standard deviations in health.
 
     0 where not `evident` (A, n). What is missing to 1 is "none of these".
     """
     probability = np.zeros((*evident.shape, len(layout.symptoms)))
     if not len(layout.symptoms) or not evident.any():
         return probability
-    pattern = np.sign(residual[evident]) * np.sqrt(np.maximum(share[evident], 0.0))
+    pattern = _pattern(significance[evident], layout.lowest_deviation, layout.highest_deviation)
     weight = np.exp(_prior_logits(layout.symptoms, pattern))
     probability[evident] = weight / (1.0 + weight.sum(axis=1, keepdims=True))
     return probability
+
+
+def _pattern(significance: Floats, lowest: Floats, highest: Floats) -> Floats:
+    """(..., C), never longer than 1."""
+    bad = np.clip(significance, lowest, highest)
+    beyond = np.sign(bad) * np.maximum(np.abs(bad) - _BY_CHANCE, 0.0)
+    length = np.sqrt((beyond * beyond).sum(axis=-1, keepdims=True))
+    pattern: Floats = beyond / np.maximum(length, _LEAST_LENGTH)
+    return pattern
 
 
 def _prior_logits(symptoms: Floats, pattern: Floats) -> Floats:
@@ -111,17 +124,28 @@ def new_diagnosis(asset_type: AssetType) -> DiagnosisModel:
     )
 
 
-def pattern_of(model: DiagnosisModel, advisory: Advisory) -> Row | None:
-    """The pattern (C,) that an advisory tells of; None where it tells of no deviation."""
+def pattern_of(asset_type: AssetType, advisory: Advisory) -> Row | None:
+    """The pattern (C,) that an advisory tells of; None where it tells of no deviation.
+
+    From one that does not tell significance (made by hand) it is the roots of the shares, signed like the residuals.
+    """
     if not advisory.anomaly_score > 0:
         return None
-    pattern = tuple(
-        math.copysign(math.sqrt(max(advisory.contributions.get(name, 0.0), 0.0) / advisory.anomaly_score), residual)
-        if (residual := advisory.residuals.get(name, 0.0)) != 0
-        else 0.0
-        for name in model.signals
-    )
+    signals = [signal for signal in asset_type.signals if signal.role == "condition"]
+    if advisory.significance:
+        lowest = np.array([0.0 if signal.worse == "up" else -np.inf for signal in signals])
+        highest = np.array([0.0 if signal.worse == "down" else np.inf for signal in signals])
+        told = np.array([advisory.significance.get(signal.name, 0.0) for signal in signals])
+        pattern = tuple(_pattern(told, lowest, highest).tolist())
+    else:
+        pattern = tuple(_signed_root(advisory, signal.name) for signal in signals)
     return pattern if any(pattern) else None
+
+
+def _signed_root(advisory: Advisory, signal: str) -> float:
+    share = advisory.contributions.get(signal, 0.0) / advisory.anomaly_score
+    residual = advisory.residuals.get(signal, 0.0)
+    return math.copysign(math.sqrt(max(share, 0.0)), residual) if residual != 0 else 0.0
 
 
 def diagnose(model: DiagnosisModel, pattern: Row) -> dict[str, float]:

@@ -248,7 +248,9 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         suspect=suspect,
         evidence=evidence,
         verdict=verdict,
-        mode_probability=mode_probabilities(layout, evidence.share, evidence.smoothed, verdict.evident),
+        mode_probability=mode_probabilities(
+            layout, evidence.smoothed / state.evidence.shrink[:, None], verdict.evident
+        ),
     )
     after = replace(
         state,

@@ -94,9 +94,13 @@ def finding(
 
 
 def probabilities_of(model: DiagnosisModel, advisory: Advisory) -> dict[str, float]:
-    pattern = pattern_of(model, advisory)
+    return diagnose(model, seen(advisory))
+
+
+def seen(advisory: Advisory) -> tuple[float, ...]:
+    pattern = pattern_of(MACHINES[advisory.asset_type].asset_type, advisory)
     assert pattern is not None, "an ALARM has a pattern"
-    return diagnose(model, pattern)
+    return pattern
 
 
 def judged(model: DiagnosisModel, known: Sequence[Case]) -> tuple[float, float]:
@@ -122,9 +126,7 @@ def taught(
             results.append(judged(model, judging))
         if count < len(turns):
             true, advisory = teaching[turns[count]]
-            pattern = pattern_of(model, advisory)
-            assert pattern is not None, "an ALARM has a pattern"
-            model = learn(model, pattern, finding(model, advisory, true, wrong, random))
+            model = learn(model, seen(advisory), finding(model, advisory, true, wrong, random))
     return results
 
 

@@ -42,17 +42,20 @@ class Reading:
 def read_with_findings(uow: UnitOfWork, asset: Asset, advisories: Sequence[Advisory]) -> Reading:
     """What is stored but cannot be used revises nothing; the next finding tells so in the audit."""
     stored = uow.diagnoses.get(asset.tenant, asset.asset_type)
-    model = _usable(stored, asset_type_of(asset.asset_type)) if stored is not None else None
+    asset_type = asset_type_of(asset.asset_type)
+    model = _usable(stored, asset_type) if stored is not None else None
     if model is None or model.findings == 0:
         return Reading(advisories=advisories, version=0)
-    return Reading(advisories=[_revised(model, advisory) for advisory in advisories], version=model.findings)
+    return Reading(
+        advisories=[_revised(model, asset_type, advisory) for advisory in advisories], version=model.findings
+    )
 
 
 def learn_from(uow: UnitOfWork, order: Order, episode: Episode, asset: Asset, finding: Finding, at: int) -> None:
     """Let a finding teach the diagnosis of its asset type, and say so in the audit. The asset is locked."""
     asset_type = asset_type_of(asset.asset_type)
     first = new_diagnosis(asset_type)
-    pattern = pattern_of(first, episode.advisory)
+    pattern = pattern_of(asset_type, episode.advisory)
     if pattern is None or not asset_type.failure_modes:
         return
     stored = uow.diagnoses.lock(
@@ -88,8 +91,8 @@ def learn_from(uow: UnitOfWork, order: Order, episode: Episode, asset: Asset, fi
     _note(uow, asset, "learned", at, detail)
 
 
-def _revised(model: DiagnosisModel, advisory: Advisory) -> Advisory:
-    probabilities = revised(model, pattern_of(model, advisory), advisory.failure_modes)
+def _revised(model: DiagnosisModel, asset_type: AssetType, advisory: Advisory) -> Advisory:
+    probabilities = revised(model, pattern_of(asset_type, advisory), advisory.failure_modes)
     return msgspec.structs.replace(advisory, failure_modes=probabilities)
 
 

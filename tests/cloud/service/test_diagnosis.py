@@ -44,7 +44,7 @@ def as_the_edge_says(
         **changes,
     )
     fresh = new_diagnosis(PUMP)
-    pattern = pattern_of(fresh, told)
+    pattern = pattern_of(PUMP, told)
     assert pattern is not None
     return msgspec.structs.replace(told, failure_modes=diagnose(fresh, pattern))
 
