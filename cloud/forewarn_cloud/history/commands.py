@@ -1,10 +1,11 @@
-"""The offline commands: fit, assess, evaluate, backtest."""
+"""The offline commands: fit, assess, evaluate, backtest, plot."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command()(assess)
     app.command()(evaluate)
     app.command()(backtest)
+    app.command()(plot)
 
 
 def fit(
@@ -148,6 +150,32 @@ def backtest(
         from forewarn_cloud.history.printout import print_scorecard
 
         print_scorecard(card)
+
+
+def plot(
+    dataset: DatasetFolder,
+    asset: Annotated[str, typer.Option("--asset", metavar="ASSET", help="Whose history is drawn.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to write: .png or .svg.")],
+    model: ModelFolder = None,
+    language: Annotated[Literal["en", "zh"], typer.Option("--language", help="Of the words in the picture.")] = "en",
+) -> None:
+    """Draw one history: signals, anomaly score, condition, health and remaining life beside the truth."""
+    from forewarn_cloud.history.plot import FORMATS, save_picture
+    from forewarn_cloud.history.story import only_asset, tell_story
+
+    if out.suffix.removeprefix(".").lower() not in FORMATS:
+        raise typer.BadParameter(f"{out}: end the name in .png or .svg", param_hint="--out")
+    if find_spec("matplotlib") is None:
+        raise _stop("plot needs matplotlib, which is not installed: pip install 'forewarn[plot]'", FAILED)
+    with _told():
+        _check_writable(out)
+        read = only_asset(_read(dataset), asset)
+        kernel = _model(read, model)
+        with _progress("assessing", len(read.telemetry.t_ms)) as advance:
+            story = tell_story(read, kernel, asset, advance)
+        with _progress("drawing", None):
+            save_picture(out, story, language)
+    typer.echo(f"{out}: {len(story.t_ms)} samples of {asset}, {len(story.alarms)} times an ALARM")
 
 
 # --- what the commands share ----------------------------------------------------------------------------------------
