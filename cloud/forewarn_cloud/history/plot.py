@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("png", "svg")
 SIGNALS_SHOWN: Final = 3
-_POINTS: Final = 4000
+_SHARE_SHOWN: Final = 0.05
+"""Of the score; a signal beside the strongest that says less is not worth a panel."""
+_POINTS: Final = 2400
 """A line of more points looks the same; of each stretch its lowest and highest are kept."""
 _GAP: Final = 5.0
 """A step of so many usual ones is a gap."""
@@ -79,8 +81,9 @@ _WORDS: Final = {
         "utc": "UTC",
         "none": "no ALARM",
         "first": "first ALARM {at} UTC",
-        "first_fault": "first ALARM {at} UTC, {hours} after the labelled fault began",
-        "first_failure": "first ALARM {at} UTC, {hours} before the failure",
+        "comma": ", ",
+        "after_fault": "{duration} after the labelled fault began",
+        "before_failure": "{duration} before the failure",
         "days": "{n:.0f} days",
         "hours_n": "{n:.0f} h",
         "minutes": "{n:.0f} min",
@@ -108,8 +111,9 @@ _WORDS: Final = {
         "utc": "UTC",
         "none": "无 ALARM",
         "first": "首次 ALARM：{at} UTC",
-        "first_fault": "首次 ALARM：{at} UTC，标注故障开始后 {hours}",
-        "first_failure": "首次 ALARM：{at} UTC，失效前 {hours}",
+        "comma": "，",
+        "after_fault": "标注故障开始后 {duration}",
+        "before_failure": "失效前 {duration}",
         "days": "{n:.0f} 天",
         "hours_n": "{n:.0f} 小时",
         "minutes": "{n:.0f} 分钟",
@@ -185,7 +189,8 @@ def _chinese_font() -> str:
 def _draw(story: Story, words: dict[str, str], language: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    shown = strongest_signals(story, SIGNALS_SHOWN)
+    strongest, *others = strongest_signals(story, SIGNALS_SHOWN)
+    shown = [strongest, *(other for other in others if not other[1] < _SHARE_SHOWN)]
     prognosed = np.isfinite(story.said.rul_hours).any() or any(true_lives(story))
     heights = [*([1.15] * len(shown)), 1.3, 0.55, 0.9, 1.4 if prognosed else 0.4]
     figure = Figure(figsize=(10.5, 1.25 * sum(heights) + 1.0), layout="constrained")
@@ -355,13 +360,14 @@ def _headline(story: Story, words: dict[str, str]) -> str:
         return words["none"]
     first = int(alarms[0])
     at = str(np.datetime64(first, "ms").astype(f"datetime64[{'s' if _is_short(story) else 'm'}]")).replace("T", " ")
+    told = [words["first"].format(at=at)]
     begun = [f.started_ms for f in story.dataset.faults or () if f.started_ms <= first <= f.ended_ms]
-    after = [failed_ms for _, failed_ms in true_lives(story) if failed_ms >= first]
+    failed = [failed_ms for _, failed_ms in true_lives(story) if failed_ms >= first]
     if begun:
-        return words["first_fault"].format(at=at, hours=_duration(first - begun[0], words))
-    if after:
-        return words["first_failure"].format(at=at, hours=_duration(after[0] - first, words))
-    return words["first"].format(at=at)
+        told.append(words["after_fault"].format(duration=_duration(first - begun[0], words)))
+    if failed:
+        told.append(words["before_failure"].format(duration=_duration(failed[0] - first, words)))
+    return words["comma"].join(told)
 
 
 def _duration(ms: int, words: dict[str, str]) -> str:
