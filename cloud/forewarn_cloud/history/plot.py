@@ -64,6 +64,10 @@ _WORDS: Final = {
         "band": "expected: 95 % of the\nhealthy samples",
         "score": "anomaly score",
         "condition": "condition",
+        "UNKNOWN": "UNKNOWN",
+        "NORMAL": "NORMAL",
+        "ALERT": "ALERT",
+        "ALARM": "ALARM",
         "health": "health index",
         "rul": "remaining life [h]",
         "fan": "P10 to P90",
@@ -90,11 +94,15 @@ _WORDS: Final = {
         "seconds": "{n:.0f} s",
     },
     "zh": {
-        "observed": "实测",
-        "band": "预期：95% 的健康样本",
+        "observed": "测量值",
+        "band": "预期值：95% 的健康样本",
         "score": "异常得分",
         "condition": "状态",
-        "health": "健康指数",
+        "UNKNOWN": "未知",
+        "NORMAL": "正常",
+        "ALERT": "预警",
+        "ALARM": "报警",
+        "health": "健康度",
         "rul": "剩余寿命 [h]",
         "fan": "P10 至 P90",
         "p50": "P50",
@@ -103,14 +111,14 @@ _WORDS: Final = {
         "fault": "标注的故障",
         "failure": "失效",
         "repair": "维护",
-        "alarm": "ALARM 开始",
+        "alarm": "报警开始",
         "learning": "学习中",
         "hours": "自首个样本起的小时数",
         "since_minutes": "自首个样本起的分钟数",
         "share": "占得分的 {share:.0%}",
         "utc": "UTC",
-        "none": "无 ALARM",
-        "first": "首次 ALARM：{at} UTC",
+        "none": "无报警",
+        "first": "首次报警：{at} UTC",
         "comma": "，",
         "after_fault": "标注故障开始后 {duration}",
         "before_failure": "失效前 {duration}",
@@ -165,9 +173,9 @@ def _drawing(kind: str, language: str) -> Iterator[None]:
     if kind == "svg":
         families.append("sans-serif")
     with warnings.catch_warnings(), matplotlib.rc_context({**_STYLE, "font.family": families}):
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         if kind == "svg":
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         yield
 
 
@@ -241,7 +249,7 @@ def _draw_score(panel: "Axes", story: Story, words: dict[str, str]) -> None:
     at, line = _line(story.t_ms, score)
     _plot_line(panel, at, line, color=_OBSERVED)
     for level, name, colour in ((ALERT_LEVEL, "ALERT", _ALERT), (1.0, "ALARM", _ALARM)):
-        panel.axhline(level, color=colour, linestyle="--" if name == "ALERT" else "-", linewidth=0.9, label=name)
+        panel.axhline(level, color=colour, linestyle="--" if name == "ALERT" else "-", linewidth=0.9, label=words[name])
     top = max(1.6, float(np.nanmax(score)) * 1.1)
     if top > 6.0:
         panel.set_yscale("symlog", linthresh=1.5, linscale=1.5)
@@ -261,7 +269,7 @@ def _draw_condition(panel: "Axes", story: Story, words: dict[str, str]) -> None:
     for condition, colour in _COLOURS.items():
         for start, stop in _runs(story, story.condition == condition):
             panel.fill_between([start, stop], 0, 0.25 + condition, color=colour, linewidth=0)
-    panel.set_yticks([0.25 + c for c in Condition], [c.name for c in Condition], fontsize=7)
+    panel.set_yticks([0.25 + c for c in Condition], [words[c.name] for c in Condition], fontsize=7)
     panel.set_ylim(0, 3.4)
     panel.set_ylabel(words["condition"])
 

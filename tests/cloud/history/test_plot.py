@@ -12,7 +12,7 @@ from forewarn_cloud.history.assess import model_for
 from forewarn_cloud.history.cells import DatasetError
 from forewarn_cloud.history.commands import register
 from forewarn_cloud.history.dataset import read_dataset
-from forewarn_cloud.history.plot import _line, _thinned
+from forewarn_cloud.history.plot import _WORDS, _line, _thinned
 from forewarn_cloud.history.story import Story, expected_range, only_asset, strongest_signals, tell_story, usual_range
 from forewarn_models.assessment import Condition, Maturity
 
@@ -66,7 +66,7 @@ def test_a_chinese_svg_needs_no_font_and_a_png_without_one_says_so(fleet: Path, 
     result = _call("plot", fleet, "--asset", "w1", "--out", svg, "--language", "zh")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "剩余寿命" in svg.read_text("utf-8")
-    assert "首次 ALARM" in svg.read_text("utf-8")
+    assert "首次报警" in svg.read_text("utf-8")
     result = _call("plot", fleet, "--asset", "w1", "--out", png, "--language", "zh")
     assert png.exists() if result.exit_code == 0 else "no font with Chinese letters" in result.stderr
 
@@ -86,6 +86,10 @@ def test_a_single_sample_is_drawn_too(tmp_path: Path) -> None:
     result = _call("plot", folder, "--asset", "p1", "--out", tmp_path / "p1.svg")
     assert result.exit_code == 0, result.stderr
     assert "no remaining life: nothing supports a number" in (tmp_path / "p1.svg").read_text()
+
+
+def test_every_word_is_there_in_both_languages() -> None:
+    assert _WORDS["en"].keys() == _WORDS["zh"].keys() >= {condition.name for condition in Condition}
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
