@@ -9,7 +9,7 @@ import msgspec
 from forewarn_cloud.console.i18n import Words
 from forewarn_cloud.service.catalogue import asset_type_of
 from forewarn_models.asset_type import AssetType, FailureMode, Signal
-from forewarn_models.explain import explanation
+from forewarn_models.explain import explanation, recommendation
 from forewarn_models.wire import Advisory
 
 _UNITS: Final = {"degC": "°C", "m3/h": "m³/h", "m3/min": "m³/min", "uV": "µV", "um": "µm", "m/s2": "m/s²"}
@@ -67,9 +67,20 @@ class TypeWords:
 
     def why(self, advisory: dict[str, Any]) -> str | None:
         """One sentence that explains an advisory; None if it was written by a version we cannot read."""
-        try:
-            read = msgspec.convert(advisory, Advisory)
-        except msgspec.ValidationError:
+        read = _read(advisory)
+        if read is None:
             return None
         said = explanation(read, self.kind, self.words.language)
         return said[:1].upper() + said[1:]
+
+    def advice(self, advisory: dict[str, Any]) -> str | None:
+        """What to do about an advisory whose failure mode is likely enough to be named."""
+        read = _read(advisory)
+        return None if read is None else recommendation(read, self.kind, self.words.language)
+
+
+def _read(advisory: dict[str, Any]) -> Advisory | None:
+    try:
+        return msgspec.convert(advisory, Advisory)
+    except msgspec.ValidationError:
+        return None

@@ -345,6 +345,7 @@ def machine(
         kind=kind,
         orders=orders,
         why=kind.why(found.health.advisory) if found.health else None,
+        advice=kind.advice(found.health.advisory) if found.health else None,
         remaining=presentation.life_of(found.health, page.now_ms),
         charts=drawn,
         window=window,

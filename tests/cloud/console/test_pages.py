@@ -160,6 +160,22 @@ def test_nothing_of_another_tenant_is_shown(desk: World) -> None:
             assert not re.search("SO-0|Feed pump|PMP-|edge-1|acme", text), path
 
 
+@pytest.mark.parametrize(
+    ("language", "likely", "advice"),
+    [
+        ("en", "bearing wear (", "Replace both pump bearings; check alignment and lubrication."),
+        ("zh", "轴承磨损（", "更换两端轴承；检查对中与润滑。"),
+    ],
+)
+def test_a_machine_page_says_what_it_likely_is_and_what_to_do(
+    client: httpx.Client, language: str, likely: str, advice: str
+) -> None:
+    text = client.get("/machines/pump-1", params={"lang": language}, follow_redirects=True).text
+    assert likely in text
+    assert advice in text
+    assert advice not in client.get("/machines/pump-2", params={"lang": language}, follow_redirects=True).text
+
+
 def test_a_part_that_should_have_come_is_overdue(desk: World, client: httpx.Client) -> None:
     held = schema.reservations
     with writing(desk.engine) as connection:
