@@ -25,6 +25,7 @@ _ROUNDING: Final = 1e-9
 _START_MS: Final = 1_767_571_200_000
 _STEP_MS: Final = 600_000
 _LONGER: Final = 10
+_LATE: Final = 4
 
 
 class NotConforming(AssertionError):
@@ -319,20 +320,26 @@ def check_order_of_assets(candidate: Candidate, history: Block, order: Sequence[
 
 
 def check_time_that_does_not_advance_is_not_judged(candidate: Candidate, history: Block) -> None:
-    """A sample that is not later than the one before has no score, is not learned and changes no other's."""
+    """A sample that is not later than the one before has no score, and what it reads matters to no other."""
     if not candidate.knows_time:
         return
-    n, back = len(history.t_ms), 4
+    n = len(history.t_ms)
     for at in (n // 4, 3 * n // 4):
-        late = Block(t_ms=history.t_ms[at - back : at + 1], values=3.0 * history.values[at - back : at + 1])
-        parts = [cut(history, 0, at + 1), late, cut(history, at + 1, n)]
-        disturbed = Block(
-            t_ms=np.concatenate([part.t_ms for part in parts]), values=np.concatenate([part.values for part in parts])
-        )
-        told = _monitor(candidate, history).assess(disturbed)
-        inserted = _steps(told, slice(at + 1, at + 2 + back))
-        _require(not inserted.score.any(), f"time: a late sample after {at} has a score")
-        _require(inserted.told is None or not inserted.told.any(), f"time: a late sample after {at} was judged")
+        told = _monitor(candidate, history).assess(_with_late_samples(history, at, 1.0))
+        late = _steps(told, slice(at + 1, at + 2 + _LATE))
+        _require(not late.score.any(), f"time: a late sample after {at} has a score")
+        _require(late.told is None or not late.told.any(), f"time: a late sample after {at} was judged")
+        other = _monitor(candidate, history).assess(_with_late_samples(history, at, 3.0))
+        _same(told, other, f"time: what a late sample after {at} reads matters")
+
+
+def _with_late_samples(history: Block, at: int, times: float) -> Block:
+    """After sample `at` that one and those before it come again, their readings so many times as high."""
+    late = Block(t_ms=history.t_ms[at - _LATE : at + 1], values=times * history.values[at - _LATE : at + 1])
+    parts = [cut(history, 0, at + 1), late, cut(history, at + 1, len(history.t_ms))]
+    return Block(
+        t_ms=np.concatenate([part.t_ms for part in parts]), values=np.concatenate([part.values for part in parts])
+    )
 
 
 def check_memory_is_bounded(candidate: Candidate, history: Block) -> None:

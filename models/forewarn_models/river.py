@@ -31,9 +31,9 @@ class ForewarnDetector(AnomalyDetector):
     """Condition monitoring of one machine: evidence accumulated over time, held to a budget of false alarms.
 
     The score is 0 while the first `baseline_samples` are learned. From then on 1 is the level of an ALARM, which a
-    healthy machine reaches `false_alarms_per_month` times a month. It grows with lasting deviation rather than with
-    single strange samples. Learning is gated by this evidence: a fault is not learned, so no filter has to protect
-    the detector, and every sample has to be learned after it is scored for evidence to grow.
+    healthy machine reaches `false_alarms_per_asset_month` times a month. It grows with lasting deviation rather than
+    with single strange samples. Learning is gated by this evidence: a fault is not learned, so no filter has to
+    protect the detector, and every sample has to be learned after it is scored for evidence to grow.
 
     The features of the baseline become the signals, the 64 most frequent of them at most; what is no number is
     missing. A feature that appears later becomes a signal as soon as it has been there in a quarter of another
@@ -45,7 +45,7 @@ class ForewarnDetector(AnomalyDetector):
         Time between samples: the budget is per month of 30 days.
     baseline_samples
         Healthy samples that define what is normal.
-    false_alarms_per_month
+    false_alarms_per_asset_month
         The budget.
     regime
         Names of features that describe the operating condition (speed, load, ambient). They are not judged: they
@@ -72,17 +72,17 @@ class ForewarnDetector(AnomalyDetector):
         self,
         interval_seconds: float = 60.0,
         baseline_samples: int = 500,
-        false_alarms_per_month: float = 0.5,
+        false_alarms_per_asset_month: float = 0.5,
         regime: tuple[str, ...] | None = None,
     ) -> None:
         if not 1e-3 <= interval_seconds < math.inf:
             raise ValueError(f"interval_seconds: {interval_seconds}, give at least 0.001")
         self.interval_seconds = interval_seconds
         self.baseline_samples = baseline_samples
-        self.false_alarms_per_month = false_alarms_per_month
+        self.false_alarms_per_asset_month = false_alarms_per_asset_month
         self.regime = regime
         self._settings = Settings(
-            baseline_samples=baseline_samples, false_alarms_per_asset_month=false_alarms_per_month
+            baseline_samples=baseline_samples, false_alarms_per_asset_month=false_alarms_per_asset_month
         )
         self._steps = 0
         self._baseline: list[_Reading] | None = []

@@ -10,14 +10,16 @@ Whatever has the methods below fits: the types are structural. Plugged in, none 
   the scale, the skew or the ties of the score. Its normal quantile is a reading like any other: the kernel accumulates
   it, weighs it against the signals, and holds all of them together to one budget of false alarms by the extremes of
   what it saw in health. So the contributions name the detector, and still sum to the score.
-- A **drift detector** is a detector whose score is high for a few samples after it fired.
+- A **drift detector** is a detector whose score is 1 for a few samples from where it fired, else 0.
 
-They learn a sample after they have scored it, and only where neither kernel sees evidence of a fault.
+They learn a sample after they have scored it, and only if neither kernel sees evidence of a fault then or within the
+next samples: such models learn a fault faster than evidence of it can grow. Those that learn have the first quarter of
+the baseline to warm up; the kernel that judges begins when they have something to say.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from statistics import NormalDist
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -26,15 +28,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.assessment import Assessment, Block, Condition, Quality
+from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
 from forewarn_models.asset_type import MAX_SIGNALS, SIGNAL_NAME, AssetType, Signal
-from forewarn_models.kernel import Model, State, assess, new_state
+from forewarn_models.kernel import Model, Settings, State, assess, new_state
 from forewarn_models.layout import Bools, Floats
 
 _LEARN_EVERY: Final = 16
-"""Samples after which the evidence of the kernel that judges decides anew whether the stages may learn."""
+"""Samples after which the stages learn, if the kernel that judges is quiet."""
+_PROBATION: Final = 64
+"""The latest samples wait to be learned, lest they turn out to be the beginning of a fault."""
 _MOST_REFERENCES: Final = 256
-_LEAST_REFERENCES: Final = 20
 _NORMAL: Final = NormalDist()
 _LEAST_CHANCE: Final = 1e-9
 
@@ -78,29 +81,6 @@ class DriftDetector(Protocol):
     def update(self, x: float, /) -> None: ...
 
 
-class DriftScore:
-    """A drift detector on one signal, as a `Detector`: 1 for `hold` samples from where it fired, else 0.
-
-    A detector of changes says when, not how sure. Held for so short a time, one false word of it is no ALARM by itself;
-    a true one comes with evidence in the signals, and adds to it.
-    """
-
-    def __init__(self, drift_detector: DriftDetector, *, signal: str, hold: int = 4) -> None:
-        self.drift_detector = drift_detector
-        self.signal = signal
-        self.hold = hold
-        self._left = 0
-
-    def score_one(self, x: dict[Any, Any], /) -> float:
-        return float(self.signal in x and self._left > 0)
-
-    def learn_one(self, x: dict[Any, Any], /) -> None:
-        self._left = max(self._left - 1, 0)
-        if self.signal in x:
-            self.drift_detector.update(x[self.signal])
-            self._left = self.hold if self.drift_detector.drift_detected else self._left
-
-
 @dataclass(frozen=True, kw_only=True)
 class DetectorStage:
     """A detector of one's own for each asset, made by `make`, as a sensor called `name`."""
@@ -125,6 +105,22 @@ class TargetDetectorStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DriftStage:
+    """A drift detector of one's own for each asset on one signal, as a sensor called `name` that rises when it fires.
+
+    A detector of changes says when, not how sure. Raised for so few samples, one false word of it is no ALARM by
+    itself; a true one comes with evidence in the signals, and adds to it. It sees every sample at once: nothing waits.
+    """
+
+    name: str
+    make: Callable[[], DriftDetector]
+    signal: str
+    hold: int = 2
+    """Samples for which the sensor is raised."""
+    reads: Literal["residuals", "readings"] = "residuals"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FittedExpectation:
     """A fitted regressor, the same for all assets, tells what `signal` should read. It is not stored or changed."""
 
@@ -143,7 +139,8 @@ class LearnedExpectation:
     inputs: tuple[str, ...] = ()
 
 
-Stage: TypeAlias = DetectorStage | TargetDetectorStage | FittedExpectation | LearnedExpectation
+SensorStage: TypeAlias = DetectorStage | TargetDetectorStage | DriftStage
+Stage: TypeAlias = SensorStage | FittedExpectation | LearnedExpectation
 
 
 class Plugged:
@@ -159,13 +156,16 @@ class Plugged:
 
     def __init__(self, model: Model, *, assets: int, stages: Sequence[Stage]) -> None:
         _check_stages(model.asset_type, stages)
+        learns = any(not isinstance(stage, FittedExpectation) for stage in stages)
+        warm_up = model.settings.baseline_samples // 4 if learns else 0
         self.plain = model
-        self.model = replace(model, asset_type=_extended(model.asset_type, stages))
-        warm_up = model.settings.baseline_samples // 4
+        self.model = replace(
+            model, asset_type=_extended(model.asset_type, stages), settings=_later(model.settings, warm_up)
+        )
         names, regime = model.asset_type.signal_names, _regime(model.asset_type)
         self._fitted = [_Fitted.of(stage, names, regime) for stage in stages if isinstance(stage, FittedExpectation)]
         learned = [stage for stage in stages if isinstance(stage, LearnedExpectation)]
-        detectors = [stage for stage in stages if isinstance(stage, DetectorStage | TargetDetectorStage)]
+        detectors = [stage for stage in stages if isinstance(stage, SensorStage)]
         self._lives = [
             _Life(
                 learners=[_Learner.of(stage, names, regime, warm_up) for stage in learned],
@@ -176,7 +176,7 @@ class Plugged:
         self._plain_state: State = new_state(self.plain, assets)
         self._state: State = new_state(self.model, assets)
         self._level = np.full((assets, len(names)), np.nan)
-        self._quiet = np.ones(assets, dtype=np.bool_)
+        self._ready = np.full(assets, not learns)
         self._step = 0
 
     def assess(self, block: Block) -> Assessment:
@@ -203,15 +203,25 @@ class Plugged:
             values=block.values[steps],
             residual=plain.residual[steps],
             credible=np.isin(plain.quality[steps], (Quality.GOOD, Quality.LEAP)),
-            calm=_calm(plain.condition[steps], plain.since_ms[steps]) & self._quiet,
+            calm=_calm(plain.condition[steps], plain.since_ms[steps]),
         )
         values = np.concatenate([self._explained(told), self._sensed(told)], axis=2)
+        values[:, ~self._ready] = np.nan
         assessment, self._state = assess(self.model, self._state, Block(t_ms=block.t_ms[steps], values=values))
         self._step += len(values)
         if self._step == _LEARN_EVERY:
             self._step = 0
-            self._quiet = _calm(assessment.condition[-1], assessment.since_ms[-1])
+            self._learn(assessment)
+            self._ready |= plain.maturity[steps][-1] > Maturity.LEARNING
+            self._ready |= np.array([life.ready for life in self._lives])
         return assessment
+
+    def _learn(self, assessment: Assessment) -> None:
+        quiet = _calm(assessment.condition[-1], assessment.since_ms[-1])
+        for a, life in enumerate(self._lives):
+            probation = 0 if assessment.maturity[-1, a] == Maturity.LEARNING else _PROBATION
+            for stage in life.stages:
+                stage.settle(probation) if quiet[a] else stage.waiting.clear()
 
     def _explained(self, told: "_Told") -> Floats:
         """(n, A, S) with expectations subtracted; NaN where one cannot be told."""
@@ -290,6 +300,7 @@ class _Learner:
     column: int
     inputs: list[tuple[str, int]]
     warm_up: int
+    waiting: deque[tuple[dict[str, float], float]] = field(default_factory=deque)
     learned: int = 0
 
     @classmethod
@@ -298,7 +309,7 @@ class _Learner:
         return cls(regressor=stage.make(), column=names.index(stage.signal), inputs=inputs, warm_up=warm_up)
 
     def follow(self, told: _Told, asset: int) -> Floats:
-        """(n,) what it expects of each sample, which it learns then."""
+        """(n,) what it expects of each sample."""
         expected = np.full(len(told.values), np.nan)
         columns = [column for _, column in self.inputs]
         known = told.judged(asset) & told.credible[:, asset][:, columns].all(axis=1)
@@ -307,9 +318,14 @@ class _Learner:
             if self.learned >= self.warm_up:
                 expected[i] = _number(self.regressor.predict_one(x))
             if told.calm[i, asset] and told.credible[i, asset, self.column]:
-                self.regressor.learn_one(x, float(told.values[i, asset, self.column]))
-                self.learned += 1
+                self.waiting.append((x, float(told.values[i, asset, self.column])))
         return expected
+
+    def settle(self, probation: int) -> None:
+        """Learn what has waited long enough."""
+        while len(self.waiting) > probation:
+            self.regressor.learn_one(*self.waiting.popleft())
+            self.learned += 1
 
 
 @dataclass(kw_only=True, eq=False)
@@ -325,23 +341,25 @@ class _Sensor:
     warm_up: int
     random: np.random.Generator
     references: deque[float]
-    """Its last scores in the baseline."""
+    """Its last scores in the baseline, without those of its very beginning."""
+    waiting: deque[tuple[dict[str, float], float]] = field(default_factory=deque)
+    """Samples and their scores."""
     learned: int = 0
 
     @classmethod
-    def of(
-        cls, index: int, stage: DetectorStage | TargetDetectorStage, asset_type: AssetType, warm_up: int
-    ) -> "_Sensor":
+    def of(cls, index: int, stage: SensorStage, asset_type: AssetType, warm_up: int) -> "_Sensor":
         names = asset_type.signal_names
-        chosen = stage.signals or tuple(signal.name for signal in asset_type.signals if signal.role == "condition")
-        target = stage.target if isinstance(stage, TargetDetectorStage) else ""
-        if target and target not in chosen:
-            chosen = (*chosen, target)
+        needs = _needs(stage)
+        chosen = stage.signals if not isinstance(stage, DriftStage) else (stage.signal,)
+        if not chosen:
+            chosen = tuple(signal.name for signal in asset_type.signals if signal.role == "condition")
+        if needs and needs not in chosen:
+            chosen = (*chosen, needs)
         score, learn = _calls(stage)
         return cls(
             score=score,
             learn=learn,
-            needs=target,
+            needs=needs,
             inputs=[(name, names.index(name)) for name in chosen],
             residuals=stage.reads == "residuals",
             warm_up=warm_up,
@@ -350,7 +368,7 @@ class _Sensor:
         )
 
     def follow(self, told: _Told, asset: int) -> list[float]:
-        """What it reads at each sample, which it learns then; NaN while it is warming up."""
+        """What it reads at each sample; NaN while it is warming up."""
         source = told.residual if self.residuals else np.where(told.credible, told.values, np.nan)
         judged = told.judged(asset)
         return [
@@ -363,14 +381,19 @@ class _Sensor:
         if not x or (self.needs and self.needs not in x):
             return math.nan
         score = float(self.score(dict(x)))
-        reading = self._reading(score)
         if calm:
+            self.waiting.append((x, score))
+        return self._reading(score)
+
+    def settle(self, probation: int) -> None:
+        """Learn what has waited long enough."""
+        while len(self.waiting) > probation:
+            x, score = self.waiting.popleft()
             self.learn(x)
             self._remember(score)
-        return reading
 
     def _reading(self, score: float) -> float:
-        if math.isnan(score) or len(self.references) < min(_LEAST_REFERENCES, self.warm_up):
+        if math.isnan(score) or self.learned < self.warm_up:
             return math.nan
         references = np.array(self.references)
         above, equal = int((references > score).sum()), int((references == score).sum())
@@ -379,18 +402,41 @@ class _Sensor:
 
     def _remember(self, score: float) -> None:
         self.learned += 1
-        if self.warm_up < self.learned <= 4 * self.warm_up and not math.isnan(score):
+        if self.warm_up < 2 * self.learned <= 8 * self.warm_up and not math.isnan(score):
             self.references.append(score)
 
 
-def _calls(
-    stage: DetectorStage | TargetDetectorStage,
-) -> tuple[Callable[[dict[str, float]], float], Callable[[dict[str, float]], None]]:
-    if isinstance(stage, DetectorStage):
-        detector = stage.make()
-        return detector.score_one, detector.learn_one
-    on_target = _OnTarget(stage.make(), stage.target)
-    return on_target.score_one, on_target.learn_one
+def _needs(stage: SensorStage) -> str:
+    if isinstance(stage, DriftStage):
+        return stage.signal
+    return stage.target if isinstance(stage, TargetDetectorStage) else ""
+
+
+def _calls(stage: SensorStage) -> tuple[Callable[[dict[str, float]], float], Callable[[dict[str, float]], None]]:
+    if isinstance(stage, DriftStage):
+        return _Drift(stage.make(), stage.signal, stage.hold).score_one, _nothing
+    if isinstance(stage, TargetDetectorStage):
+        on_target = _OnTarget(stage.make(), stage.target)
+        return on_target.score_one, on_target.learn_one
+    detector = stage.make()
+    return detector.score_one, detector.learn_one
+
+
+def _nothing(_: dict[str, float]) -> None:
+    """A drift detector has seen the sample when it told its score."""
+
+
+class _Drift:
+    def __init__(self, detector: DriftDetector, signal: str, hold: int) -> None:
+        self.detector, self.signal, self.hold = detector, signal, hold
+        self.left = 0
+
+    def score_one(self, x: dict[str, float]) -> float:
+        self.left = max(self.left - 1, 0)
+        self.detector.update(x[self.signal])
+        if self.detector.drift_detected:
+            self.left = self.hold
+        return float(self.left > 0)
 
 
 class _OnTarget:
@@ -410,6 +456,14 @@ class _Life:
 
     learners: list[_Learner] = field(default_factory=list)
     sensors: list[_Sensor] = field(default_factory=list)
+
+    @property
+    def stages(self) -> list[_Learner | _Sensor]:
+        return [*self.learners, *self.sensors]
+
+    @property
+    def ready(self) -> bool:
+        return all(stage.learned >= stage.warm_up for stage in self.stages)
 
 
 def _number(value: Any) -> float:
@@ -452,7 +506,7 @@ def _extended(asset_type: AssetType, stages: Sequence[Stage]) -> AssetType:
     """Explained signals have no valid range and no limits any more: those are about readings, not residuals."""
     explained = {stage.signal for stage in stages if isinstance(stage, FittedExpectation | LearnedExpectation)}
     signals = [_explained(signal) if signal.name in explained else signal for signal in asset_type.signals]
-    sensors = [stage.name for stage in stages if isinstance(stage, DetectorStage | TargetDetectorStage)]
+    sensors = [stage.name for stage in stages if isinstance(stage, SensorStage)]
     virtual = [Signal(name=name, unit="1", worse="up") for name in sensors]
     return msgspec.structs.replace(asset_type, signals=(*signals, *virtual))
 
@@ -461,6 +515,12 @@ def _explained(signal: Signal) -> Signal:
     return msgspec.structs.replace(
         signal, valid_min=None, valid_max=None, sentinels=(), limit_alert=None, limit_alarm=None
     )
+
+
+def _later(settings: Settings, warm_up: int) -> Settings:
+    """The baseline is complete when it would have been without warming up."""
+    samples = max(settings.baseline_samples - warm_up, 10)
+    return msgspec.structs.replace(settings, baseline_samples=samples)
 
 
 def _regime(asset_type: AssetType) -> tuple[str, ...]:
@@ -475,22 +535,22 @@ def _check_stages(asset_type: AssetType, stages: Sequence[Stage]) -> None:
     taken = set(asset_type.signal_names)
     explained = set[str]()
     for stage in stages:
-        if isinstance(stage, DetectorStage | TargetDetectorStage):
+        if isinstance(stage, SensorStage):
             _check_detector(asset_type, stage, taken)
         else:
             _check_expectation(asset_type, stage, explained)
     _require(len(taken) <= MAX_SIGNALS, "stages", f"signals and detectors together must be at most {MAX_SIGNALS}")
 
 
-def _check_detector(asset_type: AssetType, stage: DetectorStage | TargetDetectorStage, taken: set[str]) -> None:
+def _check_detector(asset_type: AssetType, stage: SensorStage, taken: set[str]) -> None:
     where = f"detector {stage.name}"
     _require(bool(SIGNAL_NAME.fullmatch(stage.name)), where, "name it with letters, digits and _, a letter first")
     _require(stage.name not in taken, where, "give each detector a name of its own that no signal has")
     taken.add(stage.name)
-    target = (stage.target,) if isinstance(stage, TargetDetectorStage) else ()
+    named = {stage.signal} if isinstance(stage, DriftStage) else {*stage.signals, _needs(stage)} - {""}
     regime = _regime(asset_type) if stage.reads == "residuals" else ()
-    _check_names(asset_type, where, (*stage.signals, *target))
-    absent = sorted({*stage.signals, *target} & set(regime))
+    _check_names(asset_type, where, named)
+    absent = sorted(named & set(regime))
     _require(not absent, where, f'{", ".join(absent)}: a regime signal has no residual; use reads="readings"')
 
 
@@ -509,7 +569,7 @@ def _check_expectation(
     explained.add(stage.signal)
 
 
-def _check_names(asset_type: AssetType, where: str, chosen: tuple[str, ...]) -> None:
+def _check_names(asset_type: AssetType, where: str, chosen: Iterable[str]) -> None:
     unknown = sorted(set(chosen) - set(asset_type.signal_names))
     known = ", ".join(asset_type.signal_names)
     _require(not unknown, where, f"{', '.join(unknown)} is no signal of this asset type; known: {known}")
