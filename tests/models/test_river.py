@@ -1,6 +1,7 @@
 """Our detector as an estimator of river, and what river promises of its estimators."""
 
 import copy
+import doctest
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from river import anomaly, checks, compose, datasets, evaluate, metrics
 
+import forewarn_models.river
 from forewarn_models.river import ForewarnDetector
 
 Sample = tuple[dict[Any, Any], int]
@@ -92,8 +94,9 @@ def test_scoring_changes_nothing() -> None:
     asked, other = (ForewarnDetector(baseline_samples=100) for _ in range(2))
     for i, (x, _) in enumerate(machine(250, fault_from=200)):
         if i % 3 == 0:
-            asked.score_one({"load": 9.0, "temperature": -40.0})
             assert asked.score_one(x) == asked.score_one(x)
+        if i % 6 == 0:
+            asked.score_one({"load": 9.0, "temperature": -40.0})
         asked.learn_one(x)
         other.learn_one(x)
     assert asked.score_one(x) == pytest.approx(other.score_one(x), abs=1e-9)
@@ -165,6 +168,12 @@ def test_it_works_in_pipelines_filters_and_evaluation() -> None:
     told = scores(flagged, iter(stream))
     assert flagged.classify(told[-1])
     assert not flagged.classify(told[599])
+
+
+def test_the_example_in_its_documentation_runs() -> None:
+    told = doctest.testmod(forewarn_models.river)
+    assert told.attempted > 3
+    assert told.failed == 0
 
 
 def test_a_larger_budget_of_false_alarms_lowers_the_threshold() -> None:
