@@ -24,7 +24,8 @@ from forewarn_models.asset_type import AssetType
 from forewarn_models.condition import Verdict
 from forewarn_models.diagnosis import mode_probabilities
 from forewarn_models.evidence import Evidence
-from forewarn_models.knowledge import FleetKnowledge
+from forewarn_models.fleet_model import PathState, followed_path, predicted_life
+from forewarn_models.knowledge import FleetKnowledge, fingerprint
 from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints, Layout, Settings, layout_of
 from forewarn_models.prognosis import failure_severity, followed, remaining_life
 from forewarn_models.readings import Readings, read
@@ -71,7 +72,9 @@ class Model:
 
     @cached_property
     def layout(self) -> Layout:
-        return layout_of(self.asset_type, self.settings)
+        layout = layout_of(self.asset_type, self.settings)
+        fleet = None if self.knowledge is None else self.knowledge.fleet_model
+        return layout if fleet is None else replace(layout, horizons=fleet.horizons)
 
     @property
     def id(self) -> str:
@@ -81,7 +84,7 @@ class Model:
     def hash(self) -> str:
         """SHA-256, as hexadecimal, of the canonical JSON of asset type, settings and knowledge."""
         parts = {"asset_type": self.asset_type, "settings": self.settings, "knowledge": self.knowledge}
-        return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(parts, order="deterministic", enc_hook=fingerprint)).hexdigest()
 
     @property
     def ref(self) -> ModelRef:
@@ -182,6 +185,8 @@ class _Segment:
     verdict: Verdict
     mode_probability: Floats
     """(A, n, M)"""
+    fleet_rul_hours: Floats | None
+    """(A, n, 3) by the fleet model, if there is one."""
 
 
 def _assess_segment(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[Assessment, State]:
@@ -237,6 +242,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         suspect=_in_columns(layout, suspect),
         interval_ms=_interval_ms(state.baseline),
     )
+    fleet_rul_hours, path = _fleet_remaining_life(model, state.path, readings)
     segment = _Segment(
         readings=readings,
         prediction=prediction,
@@ -248,6 +254,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         suspect=suspect,
         evidence=evidence,
         verdict=verdict,
+        fleet_rul_hours=fleet_rul_hours,
         mode_probability=mode_probabilities(
             layout, evidence.smoothed / state.evidence.shrink[:, None], verdict.evident
         ),
@@ -256,11 +263,21 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         state,
         step=state.step + t_ms.shape[1],
         readings=reading_state,
+        path=path,
         regime=regime,
         evidence=evidence_state,
         condition=condition,
     )
     return segment, after
+
+
+def _fleet_remaining_life(model: Model, path: PathState, readings: Readings) -> tuple[Floats | None, PathState]:
+    """(A, n, 3) P10, P50, P90 in hours from the unit's path, if histories taught what it means."""
+    fleet = None if model.knowledge is None else model.knowledge.fleet_model
+    if fleet is None:
+        return None, path
+    features, path = followed_path(fleet, model.layout, path, readings)
+    return predicted_life(fleet, features), path
 
 
 def _stuck(layout: Layout, readings: Readings) -> Bools:
@@ -345,7 +362,9 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
         condition=verdict.condition,
         since_ms=verdict.since_ms,
         health_index=_health(model, verdict),
-        rul_hours=remaining_life(state.trend, readings.t_ms, verdict.evident),
+        rul_hours=remaining_life(state.trend, readings.t_ms, verdict.evident)
+        if segment.fleet_rul_hours is None
+        else segment.fleet_rul_hours,
         failure_mode_probability=segment.mode_probability,
         maturity=np.broadcast_to(maturity[:, None], shape[:2]),
         quality=quality,

@@ -1,17 +1,18 @@
 """Fleet knowledge: what the histories of other machines of a type say about the next one. JSON, nothing executable.
 
 From run-to-failure histories: how severe the fault is when machines fail, how long they last from a given severity on,
-and how long they live altogether.
+how long they live altogether and, from enough of them, a fleet model of their paths (fleet_model.py).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import numpy as np
 
+from forewarn_models.fleet_model import FleetModel, FleetModelError, load_fleet_model, save_fleet_model
 from forewarn_models.layout import Floats
 
 FORMAT: Final = 1
@@ -45,6 +46,10 @@ class FleetKnowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     life_shape: float
     life_scale_hours: float
     """Weibull distribution of the life, from the first sample of a history."""
+    fleet_model: FleetModel | None = None
+    """Kept in files of its own."""
+    fleet_model_missing: str = ""
+    """Why there is no fleet model: what is needed for one."""
     format: int = FORMAT
 
 
@@ -160,24 +165,48 @@ def remaining_life_given_severity(knowledge: FleetKnowledge, severity: Floats) -
 
 # --- on disk --------------------------------------------------------------------------------------------------------
 
+KNOWLEDGE: Final = "knowledge"
+FLEET_MODEL: Final = "fleet_model"
+FLEET_ARRAYS: Final = "fleet_arrays"
 
-def save_knowledge(knowledge: FleetKnowledge) -> bytes:
-    """As JSON, the same bytes for the same knowledge."""
-    return msgspec.json.format(msgspec.json.encode(knowledge)) + b"\n"
+
+def fingerprint(part: object) -> str:
+    """What stands for a fleet model where knowledge is written as JSON: its SHA-256."""
+    if isinstance(part, FleetModel):
+        return part.sha256
+    raise NotImplementedError(f"{type(part).__name__} is no part of the knowledge")
 
 
-def load_knowledge(blob: bytes) -> FleetKnowledge:
-    """Read fleet knowledge, completely checked.
+def save_knowledge(knowledge: FleetKnowledge) -> dict[str, bytes]:
+    """Role -> content, JSON and, for the arrays of a fleet model, npz; the same bytes for the same knowledge."""
+    plain = msgspec.structs.replace(knowledge, fleet_model=None)
+    contents = {KNOWLEDGE: msgspec.json.format(msgspec.json.encode(plain)) + b"\n"}
+    if knowledge.fleet_model is not None:
+        contents[FLEET_MODEL], contents[FLEET_ARRAYS] = save_fleet_model(knowledge.fleet_model)
+    return contents
+
+
+def load_knowledge(contents: Mapping[str, bytes]) -> FleetKnowledge:
+    """Read what `save_knowledge` made, completely checked.
 
     Raises:
-        KnowledgeError: it is no JSON, a field is missing, unknown or out of range; the message names it.
+        KnowledgeError: a part is missing, is no JSON or npz, or a field or array is missing, unknown or out of range;
+            the message names it.
     """
+    _require(KNOWLEDGE in contents, "it is missing; run `forewarn-cloud fit` again")
     try:
-        knowledge = msgspec.json.decode(blob, type=FleetKnowledge)
+        knowledge = msgspec.json.decode(contents[KNOWLEDGE], type=FleetKnowledge)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise KnowledgeError(f"fleet knowledge: {error}") from None
     _check(knowledge)
-    return knowledge
+    _require((FLEET_MODEL in contents) == (FLEET_ARRAYS in contents), "a part of the fleet model is missing")
+    if FLEET_MODEL not in contents:
+        return knowledge
+    try:
+        model = load_fleet_model(contents[FLEET_MODEL], contents[FLEET_ARRAYS])
+    except FleetModelError as error:
+        raise KnowledgeError(str(error)) from None
+    return msgspec.structs.replace(knowledge, fleet_model=model)
 
 
 def _check(knowledge: FleetKnowledge) -> None:

@@ -76,6 +76,8 @@ class Layout:
     """(M,)"""
     window: int
     """Samples after which the model learns."""
+    horizons: int = 0
+    """Averages a fleet model keeps of a path; 0 without one."""
 
     @property
     def features(self) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from forewarn_models.condition import ConditionState, new_condition_state
 from forewarn_models.evidence import EvidenceState, new_evidence_state
+from forewarn_models.fleet_model import PathState, new_path_state
 from forewarn_models.layout import Ints, Layout
 from forewarn_models.prognosis import TrendState, new_trend_state
 from forewarn_models.readings import ReadingState, new_reading_state
@@ -51,6 +52,7 @@ class State:
     evidence: EvidenceState
     condition: ConditionState
     trend: TrendState
+    path: PathState
     baseline: BaselineState
 
     @property
@@ -58,7 +60,7 @@ class State:
         return len(self.baseline.samples)
 
 
-_PARTS: Final = ("readings", "regime", "evidence", "condition", "trend", "baseline")
+_PARTS: Final = ("readings", "regime", "evidence", "condition", "trend", "path", "baseline")
 
 
 def fresh_state(layout: Layout, assets: int) -> State:
@@ -79,6 +81,7 @@ def fresh_state(layout: Layout, assets: int) -> State:
         evidence=new_evidence_state(layout, assets),
         condition=new_condition_state(layout, assets),
         trend=new_trend_state(assets),
+        path=new_path_state(assets, layout.horizons, len(layout.condition)),
         baseline=baseline,
     )
 
@@ -91,7 +94,7 @@ def with_fresh_asset(layout: Layout, state: State, index: int, at_ms: int) -> St
     return replace(state, **parts)
 
 
-_Part = TypeVar("_Part", ReadingState, RegimeState, EvidenceState, ConditionState, TrendState, BaselineState)
+_Part = TypeVar("_Part", ReadingState, RegimeState, EvidenceState, ConditionState, TrendState, PathState, BaselineState)
 
 
 def _with_row(part: _Part, fresh: _Part, index: int) -> _Part:

@@ -77,13 +77,13 @@ def test_knowledge_comes_back_the_same(knowledge: FleetKnowledge) -> None:
 def test_wrong_knowledge_is_refused_by_name(knowledge: FleetKnowledge, change: dict[str, object], named: str) -> None:
     fields = {**msgspec.to_builtins(knowledge), **change}
     with pytest.raises(KnowledgeError, match=named):
-        load_knowledge(msgspec.json.encode(fields))
+        load_knowledge({"knowledge": msgspec.json.encode(fields)})
 
 
 def test_what_is_no_knowledge_is_refused() -> None:
     for blob in (b"", b"{", b"\x80\x04K\x01.", b"\xff\xfe", b"[]"):
         with pytest.raises(KnowledgeError):
-            load_knowledge(blob)
+            load_knowledge({"knowledge": blob})
 
 
 def test_too_few_failures_say_how_many_are_needed() -> None:

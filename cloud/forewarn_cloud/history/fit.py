@@ -1,8 +1,8 @@
 """Learn from the histories of machines that failed, and keep what was learned in a model folder."""
 
 from pathlib import Path
-from typing import Final
 
+import msgspec
 import numpy as np
 
 from forewarn_cloud.history.assess import Advance, assess_table, model_for
@@ -16,22 +16,30 @@ from forewarn_cloud.history.model_folder import (
     save_model_folder,
 )
 from forewarn_models.asset_type import AssetType
+from forewarn_models.fleet_model import FleetModelError, check_signals
 from forewarn_models.knowledge import FleetKnowledge, fit_knowledge, load_knowledge, save_knowledge
 from forewarn_models.knowledge import Path as SeverityPath
 from forewarn_models.layout import Floats
 
-KNOWLEDGE: Final = "knowledge"
-
 
 def fit_dataset(dataset: Dataset, advance: Advance = lambda _: None) -> FleetKnowledge:
-    """Fleet knowledge from every life in a dataset.
+    """Fleet knowledge from every life in a dataset, with a fleet model if there are enough of them.
 
     Raises:
         KnowledgeError: too few lives end in a failure, or too few show a fault before it; it says what is needed.
     """
-    table = assess_table(dataset, model_for(dataset, None), advance)
-    paths = [_path(dataset, life, table.anomaly_score) for life in split_lives(dataset)]
-    return fit_knowledge(dataset.asset_type.asset_type, paths)
+    from forewarn_cloud.history.fleet_fit import TooFewLives, fit_fleet_model
+
+    kernel, lives = model_for(dataset, None), split_lives(dataset)
+    table = assess_table(dataset, kernel, advance)
+    knowledge = fit_knowledge(
+        dataset.asset_type.asset_type, [_path(dataset, life, table.anomaly_score) for life in lives if len(life.rows)]
+    )
+    try:
+        model = fit_fleet_model(dataset, kernel, lives, knowledge.life_shape, knowledge.life_scale_hours)
+    except TooFewLives as error:
+        return msgspec.structs.replace(knowledge, fleet_model_missing=str(error))
+    return msgspec.structs.replace(knowledge, fleet_model=model)
 
 
 def save_fit(folder: Path, dataset: Dataset, knowledge: FleetKnowledge) -> Manifest:
@@ -42,7 +50,7 @@ def save_fit(folder: Path, dataset: Dataset, knowledge: FleetKnowledge) -> Manif
         lives=knowledge.failures,
         files={},
     )
-    return save_model_folder(folder, manifest, {KNOWLEDGE: save_knowledge(knowledge)})
+    return save_model_folder(folder, manifest, save_knowledge(knowledge))
 
 
 def load_fit(folder: Path, asset_type: AssetType) -> FleetKnowledge:
@@ -58,9 +66,17 @@ def load_fit(folder: Path, asset_type: AssetType) -> FleetKnowledge:
             f"{folder}: learned from {manifest.asset_type}, but this is {asset_type.asset_type}; "
             "give a model fitted on machines of the same type"
         )
-    if KNOWLEDGE not in contents:
-        raise ModelFolderError(f"{folder}: holds no fleet knowledge; run `forewarn-cloud fit` again")
-    return load_knowledge(contents[KNOWLEDGE])
+    knowledge = load_knowledge(contents)
+    if knowledge.fleet_model is not None:
+        try:
+            check_signals(knowledge.fleet_model, _names(asset_type, "condition"), _names(asset_type, "regime"))
+        except FleetModelError as error:
+            raise ModelFolderError(f"{folder}: {error}") from None
+    return knowledge
+
+
+def _names(asset_type: AssetType, role: str) -> tuple[str, ...]:
+    return tuple(signal.name for signal in asset_type.signals if signal.role == role)
 
 
 def _path(dataset: Dataset, life: Life, severity: Floats) -> SeverityPath:

@@ -1,4 +1,4 @@
-"""A model folder: what `fit` learned, in plain JSON, with a manifest that knows the SHA-256 of every file.
+"""A model folder: what `fit` learned, JSON and arrays (npz), with a manifest that knows the SHA-256 of every file.
 
 The manifest is written last and replaced in one step, and files are named after their content. So a folder holds
 either the old model or the new one, whatever happens in between; and a file that was changed by hand is refused.
@@ -6,6 +6,7 @@ either the old model or the new one, whatever happens in between; and a file tha
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,9 @@ import msgspec
 
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = 1
+_ARRAYS: Final = "_arrays"
+_ROLE: Final = re.compile("[a-z][a-z0-9_]{0,40}")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 class ModelFolderError(ValueError):
@@ -30,13 +34,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lives: int
     """Run-to-failure histories it rests on."""
     files: dict[str, str]
-    """Role -> SHA-256 (hex) of the file `<role>-<first 12 digits>.json`."""
+    """Role -> SHA-256 (hex) of the file `<role>-<first 12 digits>.json`, or `.npz` if the role ends with `_arrays`."""
     digest: str = ""
     """SHA-256 (hex) of this manifest with an empty digest."""
 
 
 def save_model_folder(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Manifest:
-    """Write `contents` (role -> JSON) and then the manifest, whose `files` and `digest` are filled in here."""
+    """Write `contents` (role -> JSON or npz) and then the manifest, whose `files` and `digest` are filled in here."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {role: _sha256(content) for role, content in contents.items()}
     for role, content in contents.items():
@@ -66,6 +70,9 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ModelFolderError(f"{path}: {error}; run `forewarn-cloud fit` again") from None
     if manifest.schema != SCHEMA:
         raise ModelFolderError(f"{path}: version {manifest.schema}, this program reads {SCHEMA}; fit the model again")
+    for role, sha256 in manifest.files.items():
+        if not (_ROLE.fullmatch(role) and _SHA256.fullmatch(sha256)):
+            raise ModelFolderError(f"{path}: files: {role!r} is no file of a model; run `forewarn-cloud fit` again")
     if _sealed(manifest).digest != manifest.digest:
         raise ModelFolderError(f"{path}: changed since it was written; run `forewarn-cloud fit` again")
     return manifest
@@ -83,7 +90,7 @@ def _read_checked(folder: Path, role: str, sha256: str) -> bytes:
 
 
 def _file_name(role: str, sha256: str) -> str:
-    return f"{role}-{sha256[:12]}.json"
+    return f"{role}-{sha256[:12]}{'.npz' if role.endswith(_ARRAYS) else '.json'}"
 
 
 def _sealed(manifest: Manifest) -> Manifest:
