@@ -19,9 +19,9 @@ from forewarn_models.layout import Bools, Floats, Ints, Layout
 from forewarn_models.readings import Readings
 
 ALERT_LEVEL: Final = 0.75
-CLEAR_LEVEL: Final = 0.5
-"""Of the anomaly score; the ALARM level is 1."""
-_RAISE_WINDOWS: Final = 0.25
+CLEAR_LEVEL: Final = 0.65
+"""Of the anomaly score; the ALARM level is 1. A condition is cleared below it, or below what is calm for the machine."""
+_RAISE_WINDOWS: Final = 0.15
 _CLEAR_WINDOWS: Final = 1.0
 LIMIT_SAMPLES: Final = 3
 _LEAP_DEVIATIONS: Final = 20.0
@@ -144,6 +144,7 @@ def judge(
     readings: Readings,
     *,
     score: Floats,
+    calm: Floats,
     judged: Bools,
     armed: Bools,
     suspect: Bools,
@@ -151,14 +152,15 @@ def judge(
 ) -> tuple[Verdict, ConditionState]:
     """The condition at every sample.
 
-    `score` (A, n), `judged` (A, n): the sample was compared with its baseline; `armed` (A,): the baseline is complete;
+    `score` (A, n); `calm` (A,): the score that most healthy windows stay below; `judged` (A, n): the sample was compared with its baseline; `armed` (A,): the baseline is complete;
     `suspect` (A, n, S): the sensor is; `interval_ms` (A,): the usual time between samples.
     """
     counts = judged & armed[:, None]
     hours, state = _observed(state, readings, interval_ms)
     score = _held(state.score, score, counts)
-    alert, alarm, state = _latched(layout, state, score, counts, hours, interval_ms)
-    since_ms, state = _since(state, readings.t_ms, (score >= CLEAR_LEVEL) | alert | alarm, counts)
+    clear = np.clip(calm, CLEAR_LEVEL, ALERT_LEVEL)[:, None]
+    alert, alarm, state = _latched(layout, state, score, score >= clear, counts, hours, interval_ms)
+    since_ms, state = _since(state, readings.t_ms, (score >= clear) | alert | alarm, counts)
     limit_alert, limit_alarm, state = _limits(layout, state, readings, suspect)
     doubted, state = _persisting(state, np.asarray(suspect.any(axis=2)))
     level = np.where(alarm & armed[:, None], 3, np.where((alert & armed[:, None]) | doubted, 2, 1))
@@ -170,7 +172,7 @@ def judge(
         since_ms=since_ms,
         score=score,
         limit_exceeded=limit_alert | limit_alarm,
-        evident=counts & (score >= CLEAR_LEVEL) & (alert | alarm | (over_limit > 0)),
+        evident=counts & (score >= clear) & (alert | alarm | (over_limit > 0)),
     )
     return verdict, state
 
@@ -200,10 +202,16 @@ def _held(initial: Floats, score: Floats, counts: Bools) -> Floats:
 
 
 def _latched(
-    layout: Layout, state: ConditionState, score: Floats, counts: Bools, hours: Floats, interval_ms: Floats
+    layout: Layout,
+    state: ConditionState,
+    score: Floats,
+    high: Bools,
+    counts: Bools,
+    hours: Floats,
+    interval_ms: Floats,
 ) -> tuple[Bools, Bools, ConditionState]:
     window_hours = (layout.window * interval_ms / 3_600_000.0)[:, None]
-    raised = _latest(state.raised_hours, hours, counts & (score >= CLEAR_LEVEL))
+    raised = _latest(state.raised_hours, hours, counts & high)
     clear = hours - raised >= _CLEAR_WINDOWS * window_hours
     calm, latches = state.calm_hours.copy(), []
     for i, (level, latch) in enumerate(((ALERT_LEVEL, state.alert), (1.0, state.alarm))):

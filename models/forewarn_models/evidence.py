@@ -2,12 +2,17 @@
 
 1. A residual is divided by its standard deviation and by the uncertainty of the prediction, and smoothed over time with
    an exponential window; each step is bounded (Huber), so that one wild sample moves little and a lasting change all.
-2. Smoothed residuals are divided by their own standard deviation in health, which is where serial correlation counts,
-   cut to the bad direction, and whitened by the shrunk correlation matrix (ZCA-cor: Kessy, Lewin, Strimmer 2018,
-   "Optimal whitening and decorrelation"). The length of that vector is the distance; its squares say who contributed.
-3. The distance is divided by a threshold from its maxima over windows in health: their logarithm is taken as Gumbel
-   distributed (extreme-value theory of block maxima: Coles 2001, ch. 3), and the threshold is the level which the
-   budgeted number of windows a month exceeds. Block maxima need no assumption on serial correlation within a window.
+2. What is smoothed is compared with its reference (`reference.py`), cut to the bad direction and whitened by the shrunk
+   correlation matrix (ZCA-cor: Kessy, Lewin, Strimmer 2018, "Optimal whitening and decorrelation"): z, one value for
+   each signal. A variance known from n windows only makes it a Student t: z^2 becomes (n + 1) log(1 + z^2 / n).
+3. A fault shows in few of the signals, nobody knows in which: T = sum log(1 - p + p exp(z^2 / 2)), the log likelihood
+   ratio of a mixture that touches each signal with probability p (Xie and Siegmund 2013, "Sequential multi-sensor
+   change-point detection"). Its terms are the contributions. The distance is the z of a single signal of the same T.
+4. The threshold comes from the maxima over windows in health of half the squared distance, whose tail is exponential
+   where residuals are normal: they are taken as Gumbel distributed (extreme-value theory of block maxima: Coles 2001,
+   ch. 3), fitted by moments, and the threshold is the level which the budgeted number of windows a month exceeds. Maxima
+   need no assumption on serial correlation within a window. A window that is neither calm nor leads to an ALERT waits,
+   and counts once the machine is calm again; none counts for more than the threshold.
 """
 
 from dataclasses import dataclass, replace
@@ -16,12 +21,24 @@ from typing import Final
 import numpy as np
 
 from forewarn_models.layout import MONTH_MS, Bools, Floats, Layout, Settings
+from forewarn_models.reference import ReferenceState
 
-_CLIP: Final = 8.0
+_CLIP: Final = 4.0
 """Standard deviations by which one sample can differ from the evidence so far."""
+_LEARN_CLIP: Final = 8.0
+_TOUCHED: Final = 0.1
+"""Probability that a fault touches a signal."""
+_GREATEST_T: Final = 300.0
 _EULER_GAMMA: Final = 0.5772156649015329
-_PRIOR_WINDOWS: Final = 6.0
-_PRIOR_LOG_SPREAD: Final = 0.25
+_GUMBEL_SCALE: Final = float(np.sqrt(6.0) / np.pi)
+_PRIOR_MEAN_WINDOWS: Final = 4.0
+_PRIOR_SPREAD_WINDOWS: Final = 20.0
+_DOUBT: Final = 8.0
+_CALM_CHANCE: Final = 0.2
+"""A window is learned from unless its maximum is among so many of the highest in health."""
+_CALM_MOST: Final = 0.9
+"""Of the threshold."""
+_TRUSTED_SAMPLES: Final = 400.0
 _CONSTANT: Final = 1e-3
 _FINEST: Final = 1e-6
 """Smallest standard deviation of a residual, relative to the reading: of a signal that was constant, of any other."""
@@ -37,27 +54,23 @@ class EvidenceState:
     """(A, C, C) sum of e e' over healthy samples, e the residual in its unit over sqrt(1 + leverage)."""
     samples: Floats
     """(A, C) samples behind `products`."""
-    squares: Floats
-    """(A, C) sum of the squares of `smoothed` in health."""
-    smoothed_samples: Floats
-    """(A, C) samples behind `squares`."""
     pending_products: Floats
     pending_samples: Floats
-    pending_squares: Floats
-    pending_smoothed_samples: Floats
-    """The same four for the window under way."""
+    """The same for the window under way."""
     pending_maximum: Floats
     """(A,) largest distance of the window under way."""
-    log_maxima: Floats
-    """(A, 3) number, sum and sum of squares of the logarithms of the healthy window maxima."""
+    maxima: Floats
+    """(A, 3) number, sum and sum of squares of the healthy window maxima of half the squared distance."""
+    waiting_maxima: Floats
+    """(A, 3) the same of windows of which it is not known yet whether they were healthy."""
     deviation: Floats
     """(A, C) standard deviation of a residual, in the signal's unit; 0 before it is known."""
-    shrink: Floats
-    """(A, C) standard deviation of a smoothed residual over that of a single one."""
     whitening: Floats
     """(A, C, C)"""
     threshold: Floats
     """(A,) distance that is an ALARM; 0 before it is known."""
+    calm: Floats
+    """(A,) distance below which a window is learned from; 0 before it is known."""
     fitted_samples: Floats
     """(A,) samples behind deviation and whitening."""
 
@@ -66,10 +79,14 @@ class EvidenceState:
 class Evidence:
     """Of one segment; asset-major."""
 
-    smoothed: Floats
-    """(A, n, C) in standard deviations of a single residual."""
+    offset: Floats
+    """(A, n, C) of the smoothed residual from its reference, in standard deviations of a single residual."""
+    significance: Floats
+    """(A, n, C) the same in standard deviations of such an offset in health."""
     distance: Floats
     """(A, n)"""
+    magnitude: Floats
+    """(A, n) plain length of z: grows with the deviation where the distance only grows with its logarithm."""
     share: Floats
     """(A, n, C) contribution to the distance; sums to 1, or to 0 where the distance is 0."""
 
@@ -81,18 +98,15 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
         smoothed=per_signal,
         products=square,
         samples=per_signal,
-        squares=per_signal,
-        smoothed_samples=per_signal,
         pending_products=square,
         pending_samples=per_signal,
-        pending_squares=per_signal,
-        pending_smoothed_samples=per_signal,
         pending_maximum=none,
-        log_maxima=np.zeros((assets, 3)),
+        maxima=np.zeros((assets, 3)),
+        waiting_maxima=np.zeros((assets, 3)),
         deviation=per_signal,
-        shrink=np.ones((assets, c)),
         whitening=np.broadcast_to(np.eye(c), (assets, c, c)),
         threshold=none,
+        calm=none,
         fitted_samples=none,
     )
 
@@ -100,47 +114,56 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
 def accumulate(
     layout: Layout,
     state: EvidenceState,
+    reference: ReferenceState,
     residual: Floats,
-    leverage: Floats,
-    strangeness: Floats,
+    usable: Bools,
+    doubt: Floats,
     gain: Floats,
     void: Bools,
 ) -> tuple[Evidence, EvidenceState]:
-    """Evidence of a segment: `residual` (A, n, C) in units, 0 where unusable; the others (A, n).
+    """Evidence of a segment: `residual` (A, n, C) in units, where `usable` (A, n, C); the others (A, n).
 
-    `gain` is the weight of a sample in the exponential window: 0 where the sample does not count, so that the evidence
-    stays. Evidence of a signal that cannot be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
+    `doubt` is the standard deviation of a prediction relative to a familiar one. `gain` is the weight of a sample in the
+    exponential window: 0 where the sample does not count, so that the evidence stays. Evidence of a signal that cannot
+    be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
     """
     known = state.deviation > 0
-    n_eff = (2.0 - layout_gain(layout)) / layout_gain(layout)
-    scale = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
-    doubt = np.sqrt(1.0 + n_eff * leverage + strangeness**2)
-    standard = residual * scale[:, None] / doubt[:, :, None]
-    smoothed = _smooth(state.smoothed, standard, gain, void)
-    relative = np.clip(smoothed / state.shrink[:, None], layout.lowest_deviation, layout.highest_deviation)
-    white = np.matmul(relative, state.whitening)
-    square = white * white
-    total = square.sum(axis=2)
-    share = square / np.where(total > 0, total, 1.0)[:, :, None]
-    evidence = Evidence(smoothed=smoothed, distance=np.sqrt(total), share=share)
+    per_unit = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
+    level = reference.level[:, None]
+    standard = np.where(usable, residual * per_unit[:, None] / doubt[:, :, None], level)
+    smoothed = _smooth(state.smoothed, standard, gain, void, reference.level)
+    offset = smoothed - level
+    significance = offset * reference.scale[:, None]
+    bad = np.clip(significance, layout.lowest_deviation, layout.highest_deviation) if layout.one_sided else significance
+    evidence = _evidence(np.matmul(bad, state.whitening), reference.freedom[:, None], offset, significance)
     return evidence, replace(state, smoothed=smoothed[:, -1])
 
 
-def layout_gain(layout: Layout) -> float:
-    """Weight of one sample, at the usual sampling interval, in the exponential window."""
-    return float(-np.expm1(-1.0 / layout.smoothing_samples))
-
-
-def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools) -> Floats:
+def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools, level: Floats) -> Floats:
     smoothed = np.empty_like(standard)
     now, some_void = start, bool(void.any())
     for i in range(standard.shape[1]):
         step = np.minimum(np.maximum(standard[:, i] - now, -_CLIP), _CLIP)
         now = now + gain[:, i, None] * step
         if some_void:
-            now = np.where(void[:, i], 0.0, now)
+            now = np.where(void[:, i], level, now)
         smoothed[:, i] = now
     return smoothed
+
+
+def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) -> Evidence:
+    square = z * z
+    half = 0.5 * (freedom + 1.0) * np.log1p(square / freedom)
+    terms = np.log1p(_TOUCHED * np.expm1(np.minimum(half, _GREATEST_T)))
+    total = terms.sum(axis=2)
+    single = np.log1p(np.expm1(np.minimum(total, _GREATEST_T)) / _TOUCHED)
+    return Evidence(
+        offset=offset,
+        significance=significance,
+        distance=np.sqrt(2.0 * np.maximum(single, total)),
+        magnitude=np.sqrt(square.sum(axis=2)),
+        share=terms / np.where(total > 0, total, 1.0)[:, :, None],
+    )
 
 
 def collected(
@@ -157,15 +180,12 @@ def collected(
         return state
     used = usable & (counts & calibrating[:, None])[:, :, None]
     deviation = np.where(state.samples > 2 * state.samples.shape[1], state.deviation, 0.0)
-    bound = np.where(deviation > 0, _CLIP * deviation, np.inf)[:, None]
+    bound = np.where(deviation > 0, _LEARN_CLIP * deviation, np.inf)[:, None]
     kept = np.where(used, np.clip(error, -bound, bound), 0.0)
-    smooth = used & (state.deviation > 0)[:, None]
     return replace(
         state,
         pending_products=state.pending_products + np.matmul(kept.transpose(0, 2, 1), kept),
         pending_samples=state.pending_samples + used.sum(axis=1),
-        pending_squares=state.pending_squares + np.where(smooth, evidence.smoothed**2, 0.0).sum(axis=1),
-        pending_smoothed_samples=state.pending_smoothed_samples + smooth.sum(axis=1),
     )
 
 
@@ -174,61 +194,70 @@ def learned(
     settings: Settings,
     state: EvidenceState,
     *,
-    accept: Bools,
+    healthy: Bools,
+    alarmed: Bools,
+    calibrating: Bools,
     complete: Bools,
     level: Floats,
     steadiness: Floats,
     interval_ms: Floats,
 ) -> EvidenceState:
-    """The state after a window: learned where `accept` (A,) says so; its maximum counts if it is `complete` (A,).
+    """The state after a window, (A,) each: learned where `healthy`; its maximum counts if it is `complete`, and waits if
+    the machine is neither healthy nor `alarmed`.
 
     `level` (A, C) typical size of the readings and `steadiness` (A, C) share of readings that repeat the one before:
     they bound the standard deviation of signals that hardly move from below.
     """
-    if not state.pending_samples.any():
-        return replace(state, pending_maximum=np.zeros_like(state.pending_maximum))
-    keep = accept[:, None]
-    maxima = np.log(np.maximum(state.pending_maximum, 1e-3))
-    counted = (accept & complete & (state.fitted_samples > 0) & (state.pending_maximum > 0))[:, None]
-    zero = np.zeros_like(state.pending_samples)
+    state = _counted(state, healthy, alarmed, complete)
+    keep = (healthy & calibrating)[:, None]
     state = replace(
         state,
         products=state.products + keep[:, :, None] * state.pending_products,
         samples=state.samples + keep * state.pending_samples,
-        squares=state.squares + keep * state.pending_squares,
-        smoothed_samples=state.smoothed_samples + keep * state.pending_smoothed_samples,
-        log_maxima=state.log_maxima + counted * np.stack([np.ones_like(maxima), maxima, maxima**2], axis=1),
         pending_products=np.zeros_like(state.pending_products),
-        pending_samples=zero,
-        pending_squares=zero,
-        pending_smoothed_samples=zero,
+        pending_samples=np.zeros_like(state.pending_samples),
         pending_maximum=np.zeros_like(state.pending_maximum),
     )
-    state = replace(state, shrink=_shrink(layout, state), threshold=_threshold(layout, settings, state, interval_ms))
-    return _fitted(state, level, steadiness)
+    return _fitted(_budgeted(layout, settings, state, interval_ms), level, steadiness)
 
 
-def _shrink(layout: Layout, state: EvidenceState) -> Floats:
-    """(A, C) with the value for white noise as a prior of a few windows."""
-    gain = layout_gain(layout)
-    white = gain / (2.0 - gain)
-    prior = 2.0 * layout.window
-    variance = (prior * white + state.squares) / (prior + state.smoothed_samples)
-    return np.sqrt(np.clip(variance, white, 1.0))
+def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Bools) -> EvidenceState:
+    most = np.where(state.threshold > 0, state.threshold, np.inf)
+    highest = 0.5 * np.clip(state.pending_maximum, 1.0, most) ** 2
+    counts = complete & (state.fitted_samples > 0) & (state.pending_maximum > 0)
+    waiting = state.waiting_maxima + counts[:, None] * np.stack([np.ones_like(highest), highest, highest**2], axis=1)
+    return replace(
+        state,
+        maxima=state.maxima + healthy[:, None] * waiting,
+        waiting_maxima=np.where((healthy | alarmed)[:, None], 0.0, waiting),
+    )
 
 
-def _threshold(layout: Layout, settings: Settings, state: EvidenceState, interval_ms: Floats) -> Floats:
-    """(A,) the distance that the budgeted number of windows a month exceed."""
-    count, total, squares = state.log_maxima.T
-    prior_mean = np.log(np.sqrt(len(layout.condition)) + 1.2)
-    mean = (prior_mean + total) / (1.0 + count)
+def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval_ms: Floats) -> EvidenceState:
+    """The state with the distance that the budgeted number of windows a month exceed, and the one of calm windows."""
+    count, total, squares = state.maxima.T
+    prior_mean, prior_spread = 0.5 * (1.4 * len(layout.condition) ** 0.23) ** 2, 1.0 / _GUMBEL_SCALE
+    mean = (_PRIOR_MEAN_WINDOWS * prior_mean + total) / (_PRIOR_MEAN_WINDOWS + count)
     spread = np.maximum(squares - 2.0 * mean * total + count * mean**2, 0.0)
-    variance = (_PRIOR_WINDOWS * _PRIOR_LOG_SPREAD**2 + spread) / (_PRIOR_WINDOWS + count)
+    variance = (_PRIOR_SPREAD_WINDOWS * prior_spread**2 + spread) / (_PRIOR_SPREAD_WINDOWS + count)
     windows_per_month = MONTH_MS / (layout.window * np.where(interval_ms > 0, interval_ms, MONTH_MS))
     chance = np.clip(settings.false_alarms_per_asset_month / windows_per_month, 1e-9, 0.2)
-    reduced = (-np.log(-np.log1p(-chance)) - _EULER_GAMMA) * np.sqrt(6.0) / np.pi
-    doubt = 1.0 + 2.0 / (_PRIOR_WINDOWS + count)
-    return np.where(state.fitted_samples > 0, np.exp(mean + doubt * reduced * np.sqrt(variance)), 0.0)
+    doubt = 1.0 + _DOUBT / (_PRIOR_SPREAD_WINDOWS + count)
+    caution = max(1.0, _TRUSTED_SAMPLES / settings.baseline_samples) ** (0.25)
+    threshold = caution * np.sqrt(2.0 * np.maximum(mean + doubt * _reduced(chance) * np.sqrt(variance), 0.5))
+    calm = np.sqrt(2.0 * (mean + float(_reduced(np.array(_CALM_CHANCE))) * np.sqrt(variance)))
+    known = state.fitted_samples > 0
+    return replace(
+        state,
+        threshold=np.where(known, threshold, 0.0),
+        calm=np.where(known, np.minimum(calm, _CALM_MOST * threshold), 0.0),
+    )
+
+
+def _reduced(chance: Floats) -> Floats:
+    """Standard deviations above the mean that a Gumbel variable exceeds with that chance."""
+    reduced: Floats = (-np.log(-np.log1p(-chance)) - _EULER_GAMMA) * _GUMBEL_SCALE
+    return reduced
 
 
 def _fitted(state: EvidenceState, level: Floats, steadiness: Floats) -> EvidenceState:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from forewarn_models import condition as verdicts
 from forewarn_models import evidence as evidences
+from forewarn_models import reference as references
 from forewarn_models import regime as regimes
+from forewarn_models import relearning as relearnings
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
 from forewarn_models.asset_type import AssetType
 from forewarn_models.condition import Verdict
@@ -53,8 +55,8 @@ __all__ = [
     "reset_baseline",
 ]
 
-_LEARN_BELOW: Final = 0.6
-"""Anomaly score above which a window is not learned."""
+_COUNTED_FROM: Final = 1.0
+"""Share of the baseline after which window maxima are what they will be."""
 _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
 _FAMILIAR: Final = 2.0
@@ -225,18 +227,19 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
     evidence, evidence_state = evidences.accumulate(
         layout,
         state.evidence,
-        np.where(suspect, 0.0, residual),
-        prediction.leverage,
-        _strangeness(model, prediction.leverage),
+        state.reference,
+        residual,
+        usable & ~suspect,
+        _doubt(model, regime.weight, prediction.leverage),
         _gain(layout, readings, judged, _interval_ms(state.baseline)),
         suspect | _stuck(layout, readings),
     )
-    threshold = state.evidence.threshold[:, None]
     verdict, condition = verdicts.judge(
         layout,
         condition,
         readings,
-        score=np.where(threshold > 0, evidence.distance / np.where(threshold > 0, threshold, 1.0), 0.0),
+        score=_score(evidence, state.evidence.threshold),
+        calm=state.evidence.calm / np.where(state.evidence.threshold > 0, state.evidence.threshold, 1.0),
         judged=judged,
         armed=~learning,
         suspect=_in_columns(layout, suspect),
@@ -254,10 +257,8 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         suspect=suspect,
         evidence=evidence,
         verdict=verdict,
+        mode_probability=mode_probabilities(layout, evidence.significance, verdict.evident),
         fleet_rul_hours=fleet_rul_hours,
-        mode_probability=mode_probabilities(
-            layout, evidence.smoothed / state.evidence.shrink[:, None], verdict.evident
-        ),
     )
     after = replace(
         state,
@@ -285,6 +286,29 @@ def _stuck(layout: Layout, readings: Readings) -> Bools:
     stuck: Bools = readings.quality == Quality.STUCK
     lost: Bools = np.asarray(stuck[:, :, layout.regime].any(axis=2))
     return stuck[:, :, layout.condition] | lost[:, :, None]
+
+
+def _score(evidence: Evidence, threshold: Floats) -> Floats:
+    """(A, n) 1 at the threshold. Beyond it the score goes over to the plain magnitude, which grows with the fault."""
+    known = threshold > 0
+    per_threshold = np.where(known, 1.0 / np.where(known, threshold, 1.0), 0.0)[:, None]
+    score = evidence.distance * per_threshold
+    beyond = score > 1.0
+    if not beyond.any():
+        return score
+    more = np.maximum(evidence.magnitude * per_threshold - score, 0.0)
+    return np.where(beyond, score + more * (1.0 - 1.0 / np.where(beyond, score, 1.0)), score)
+
+
+def _doubt(model: Model, weight: Floats, leverage: Floats) -> Floats:
+    """(A, n) standard deviation of the evidence in this regime, relative to the regimes it was learned in.
+
+    What the prediction is unsure of there, (1 + p) / n on average, is part of what was seen in health.
+    """
+    usual = (1 + model.layout.features) / np.maximum(weight, 1.0)
+    unsure = np.maximum(leverage - usual[:, None], 0.0) / model.layout.smoothed_variance
+    doubt: Floats = np.sqrt(1.0 + unsure + _strangeness(model, leverage) ** 2)
+    return doubt
 
 
 def _in_columns(layout: Layout, suspect: Bools) -> Bools:
@@ -336,12 +360,11 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
     told = segment.judged & (maturity > Maturity.LEARNING)[:, None]
     score = np.where(told, verdict.score, 0.0)
     contribution, deviation, residual = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
-    in_units = segment.evidence.smoothed * state.evidence.deviation[:, None]
+    in_units = segment.evidence.offset * state.evidence.deviation[:, None]
     deviation[:, :, layout.condition] = np.where(told[:, :, None], in_units, 0.0)
     contribution[:, :, layout.condition] = segment.evidence.share * score[:, :, None]
     significance, expected = np.zeros(shape), np.full(shape, np.nan)
-    in_health = segment.evidence.smoothed / state.evidence.shrink[:, None]
-    significance[:, :, layout.condition] = np.where(told[:, :, None], in_health, 0.0)
+    significance[:, :, layout.condition] = np.where(told[:, :, None], segment.evidence.significance, 0.0)
     level = state.regime.level[:, None] + segment.prediction.expected
     expected[:, :, layout.condition] = np.where(segment.prediction.known[:, :, None], level, np.nan)
     usable = segment.good & segment.prediction.known[:, :, None]
@@ -403,19 +426,26 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
         state.baseline,
         pending=state.baseline.pending + readable.sum(axis=1),
         pending_familiar=state.baseline.pending_familiar + familiar.sum(axis=1),
-        log_interval=state.baseline.log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
-        intervals=state.baseline.intervals + timed.sum(axis=1),
+        pending_log_interval=state.baseline.pending_log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
+        pending_intervals=state.baseline.pending_intervals + timed.sum(axis=1),
     )
     return replace(
         state,
+        relearning=relearnings.noted_gap(model.layout, state.relearning, step, _interval_ms(before.baseline)),
         regime=regimes.collected(state.regime, segment.prediction, segment.relative, usable, weight),
+        reference=references.collected(
+            state.reference,
+            segment.prediction.features,
+            np.where(usable, segment.relative, segment.prediction.expected),
+            segment.readable & (learning[:, None] | familiar),
+        ),
         evidence=evidences.collected(
             state.evidence,
             segment.evidence,
             error,
             usable & segment.prediction.known[:, :, None],
             familiar,
-            maturity < Maturity.MATURE,
+            learning,
         ),
         baseline=baseline,
     )
@@ -437,7 +467,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     interval_ms = _interval_ms(baseline)
     maturity = _maturity(model.settings, baseline)
     healthy = _healthy(state, learning=maturity == Maturity.LEARNING)
-    calibrating = healthy & (maturity < Maturity.MATURE)
+    calibrating = maturity == Maturity.LEARNING
     state = replace(state, step=0)
     trend = followed(
         layout,
@@ -451,24 +481,58 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         mode_probability=segment.mode_probability[:, -1],
         duty=_duty(state),
     )
+    complete = 2 * baseline.pending_familiar >= layout.window
     regime = regimes.learned(layout, state.regime, healthy)
     evidence = evidences.learned(
         layout,
         model.settings,
         state.evidence,
-        accept=calibrating,
-        complete=2 * baseline.pending_familiar >= layout.window,
+        healthy=healthy,
+        alarmed=state.condition.alarm,
+        calibrating=calibrating,
+        complete=complete & (baseline.samples >= _COUNTED_FROM * model.settings.baseline_samples),
         level=np.abs(regime.level + regime.reading_mean),
         steadiness=_steadiness(state, layout),
         interval_ms=interval_ms,
+    )
+    reference = references.learned(
+        layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=calibrating
     )
     baseline = replace(
         baseline,
         samples=baseline.samples + np.where(healthy, baseline.pending, 0),
         pending=np.zeros_like(baseline.pending),
         pending_familiar=np.zeros_like(baseline.pending_familiar),
+        log_interval=baseline.log_interval + baseline.pending_log_interval,
+        intervals=baseline.intervals + baseline.pending_intervals,
+        pending_log_interval=np.zeros_like(baseline.pending_log_interval),
+        pending_intervals=np.zeros_like(baseline.pending_intervals),
     )
-    return replace(state, trend=trend, regime=regime, evidence=evidence, baseline=baseline)
+    steady, relearning = relearnings.followed(
+        layout, model.settings, state.relearning, state.condition.score, segment.verdict.evident[:, -1]
+    )
+    offsets = references.block_offsets(reference, regime, evidence.deviation)
+    anew = steady | relearnings.jumped(layout, relearning, offsets, reference.blocks, calibrating & healthy)
+    after = replace(
+        state,
+        trend=trend,
+        regime=regime,
+        reference=reference,
+        evidence=evidence,
+        baseline=baseline,
+        relearning=relearning,
+    )
+    return _begun_anew(layout, after, anew) if anew.any() else after
+
+
+def _begun_anew(layout: Layout, state: State, anew: Bools) -> State:
+    for index in np.flatnonzero(anew).tolist():
+        times = state.relearning.times.copy()
+        times[index] += 1
+        path = state.path  # what is normal has changed, not the age of the machine
+        state = with_fresh_asset(layout, state, index, int(state.readings.last_ms[index]))
+        state = replace(state, path=path, relearning=replace(state.relearning, times=times))
+    return state
 
 
 def _healthy(state: State, *, learning: Bools) -> Bools:
@@ -476,8 +540,8 @@ def _healthy(state: State, *, learning: Bools) -> Bools:
     condition, evidence = state.condition, state.evidence
     quiet = ~(condition.alert | condition.alarm | (condition.leap != 0).any(axis=1))
     limited = (condition.over_alarm >= verdicts.LIMIT_SAMPLES).any(axis=1)
-    relative = evidence.pending_maximum / np.where(evidence.threshold > 0, evidence.threshold, np.inf)
-    healthy: Bools = (learning | (quiet & (relative < _LEARN_BELOW))) & ~limited
+    calm = (evidence.pending_maximum < evidence.calm) | (evidence.calm <= 0)
+    healthy: Bools = (learning | (quiet & calm)) & ~limited
     return healthy
 
 

@@ -93,6 +93,17 @@ class Layout:
         """Time constant of the exponential window in which residuals become evidence."""
         return max(self.window / 2.0, _LEAST_SMOOTHING_SAMPLES)
 
+    @property
+    def smoothed_variance(self) -> float:
+        """Of white noise of variance 1, smoothed: g / (2 - g) for a weight g of one sample."""
+        gain = -np.expm1(-1.0 / self.smoothing_samples)
+        return float(gain / (2.0 - gain))
+
+    @property
+    def one_sided(self) -> bool:
+        """Some deviations are not bad."""
+        return bool(np.isfinite(self.lowest_deviation).any() or np.isfinite(self.highest_deviation).any())
+
 
 def layout_of(asset_type: AssetType, settings: Settings) -> Layout:
     signals = asset_type.signals

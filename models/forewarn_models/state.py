@@ -16,7 +16,9 @@ from forewarn_models.fleet_model import PathState, new_path_state
 from forewarn_models.layout import Ints, Layout
 from forewarn_models.prognosis import TrendState, new_trend_state
 from forewarn_models.readings import ReadingState, new_reading_state
+from forewarn_models.reference import ReferenceState, new_reference_state
 from forewarn_models.regime import RegimeState, new_regime_state
+from forewarn_models.relearning import RelearningState, new_relearning_state
 
 _MAGIC: Final = b"forewarn-state\n"
 _VERSION: Final = 1
@@ -39,6 +41,9 @@ class BaselineState:
     log_interval: NDArray[np.float64]
     intervals: Ints
     """Sum of the logarithms, and number, of the times between samples seen while learning."""
+    pending_log_interval: NDArray[np.float64]
+    pending_intervals: Ints
+    """The same of the window under way."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,18 +54,20 @@ class State:
     """Samples into the window under way; the same for all assets."""
     readings: ReadingState
     regime: RegimeState
+    reference: ReferenceState
     evidence: EvidenceState
     condition: ConditionState
     trend: TrendState
     path: PathState
     baseline: BaselineState
+    relearning: RelearningState
 
     @property
     def assets(self) -> int:
         return len(self.baseline.samples)
 
 
-_PARTS: Final = ("readings", "regime", "evidence", "condition", "trend", "path", "baseline")
+_PARTS: Final = ("readings", "regime", "reference", "evidence", "condition", "trend", "path", "baseline", "relearning")
 
 
 def fresh_state(layout: Layout, assets: int) -> State:
@@ -73,16 +80,20 @@ def fresh_state(layout: Layout, assets: int) -> State:
         pending_familiar=counts,
         log_interval=np.zeros(assets),
         intervals=counts,
+        pending_log_interval=np.zeros(assets),
+        pending_intervals=counts,
     )
     return State(
         step=0,
         readings=new_reading_state(assets, len(layout.valid_min)),
         regime=new_regime_state(layout, assets),
+        reference=new_reference_state(layout, assets),
         evidence=new_evidence_state(layout, assets),
         condition=new_condition_state(layout, assets),
         trend=new_trend_state(assets),
         path=new_path_state(assets, layout.horizons, len(layout.condition)),
         baseline=baseline,
+        relearning=new_relearning_state(assets),
     )
 
 
@@ -94,7 +105,18 @@ def with_fresh_asset(layout: Layout, state: State, index: int, at_ms: int) -> St
     return replace(state, **parts)
 
 
-_Part = TypeVar("_Part", ReadingState, RegimeState, EvidenceState, ConditionState, TrendState, PathState, BaselineState)
+_Part = TypeVar(
+    "_Part",
+    ReadingState,
+    RegimeState,
+    ReferenceState,
+    EvidenceState,
+    ConditionState,
+    TrendState,
+    PathState,
+    BaselineState,
+    RelearningState,
+)
 
 
 def _with_row(part: _Part, fresh: _Part, index: int) -> _Part:

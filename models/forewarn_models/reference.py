@@ -1,0 +1,218 @@
+"""State detection: where a residual should be by now, and how sure that is.
+
+A regression on the regime leaves what it does not know: ambient, wear-in, a thermostat. Some residuals keep to their
+mean, others wander. The means of healthy windows (blocks) of a residual are taken as a first-order autoregression,
+
+    b[k] - m = r (b[k-1] - m) + innovation of variance q,    0 <= r <= 1 (a random walk).
+
+r comes from the von Neumann ratio of the blocks (von Neumann 1941), with Kendall's (1954) correction of its bias, and is
+0 unless it is significant. The forecast h windows after the last healthy one is m + r^h (b - m), of variance
+q (1 - r^2h) / (1 - r^2), or q h for r = 1 (Box, Jenkins, Reinsel 2015, ch. 5). So the reference follows a signal that
+wanders by nature and stands still for one that does not. While there is evidence of a fault nothing is learned and h
+grows: the reference of a wandering signal becomes uncertain, and with it the evidence.
+
+A signal most of whose variance in health is wandering has not shown what is normal for it: its evidence is reduced by
+that share. Innovations that resemble each other (ramps) tell less of q than their number says: the degrees of freedom
+are reduced by (1 - a) / (1 + a), a their autocorrelation (Bayley and Hammersley 1946).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forewarn_models.layout import Bools, Floats, Ints, Layout
+from forewarn_models.regime import RegimeState
+
+BLOCKS: Final = 48
+_FEWEST_TO_WANDER: Final = 12
+_SIGNIFICANT: Final = 1.3
+"""In standard errors 1/sqrt(n) of an autocorrelation."""
+_RANDOM_WALK: Final = 0.85
+"""Estimated r of a few blocks from which on it is a random walk."""
+_PRIOR_BLOCKS: Final = 4.0
+"""Weight of white noise as a prior for q, for a signal that does not wander."""
+_LEAST_PRIOR: Final = 0.5
+_MOST_ALIKE: Final = 0.95
+_MOST_REDUCED: Final = 0.97
+_RANGE: Final = 4.0
+"""Standard deviations of the blocks by which the reference may leave the baseline, for a signal that hardly wanders."""
+_GREATEST: Final = 3e38
+"""That a float32 holds."""
+_MODEL_ERROR: Final = 0.32
+"""Standard deviations of a residual by which a healthy machine may differ from its model without anyone caring."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReferenceState:
+    """(assets, ...); C condition signals, p features of the regime. In standard deviations of a residual if not said."""
+
+    features: NDArray[np.float32]
+    """(A, BLOCKS, p) means over each of the last healthy windows, the newest last."""
+    readings: NDArray[np.float32]
+    """(A, BLOCKS, C) the same of the readings, in their unit, relative to the level of the regime."""
+    blocks: Ints
+    """(A,) how many of them there are."""
+    pending_features: Floats
+    pending_readings: Floats
+    pending: Ints
+    """(A, p), (A, C), (A,) sums and number of the samples of the window under way."""
+    since: Floats
+    """(A,) windows since the last healthy one."""
+    persistence: Floats
+    innovation: Floats
+    """(A, C) r and q."""
+    freedom: Floats
+    """(A, C) degrees of freedom behind q."""
+    wander: Floats
+    """(A, C) share of the variance in health that is wandering."""
+    home: Floats
+    range: Floats
+    """(A, C) mean of the blocks of the baseline, and how far from there the reference may follow."""
+    level: Floats
+    """(A, C) where the smoothed residual should be in the window under way."""
+    scale: Floats
+    """(A, C) one over the standard deviation of its distance from there."""
+
+
+def new_reference_state(layout: Layout, assets: int) -> ReferenceState:
+    p, c = layout.features, len(layout.condition)
+    per_signal, counts = np.zeros((assets, c)), np.zeros(assets, dtype=np.int64)
+    return ReferenceState(
+        features=np.zeros((assets, BLOCKS, p), dtype=np.float32),
+        readings=np.zeros((assets, BLOCKS, c), dtype=np.float32),
+        blocks=counts,
+        pending_features=np.zeros((assets, p)),
+        pending_readings=per_signal,
+        pending=counts,
+        since=np.zeros(assets),
+        persistence=per_signal,
+        innovation=np.full((assets, c), 1.0 / layout.window),
+        freedom=np.full((assets, c), _PRIOR_BLOCKS),
+        wander=per_signal,
+        home=per_signal,
+        range=per_signal,
+        level=per_signal,
+        scale=np.full((assets, c), 1.0 / _spread(layout, np.array(1.0 / layout.window))),
+    )
+
+
+def collected(state: ReferenceState, features: Floats, readings: Floats, counts: Bools) -> ReferenceState:
+    """The state with a segment added to the window under way: `features` (A, n, p), `readings` (A, n, C), missing ones
+    filled with what was expected; samples count where `counts` (A, n)."""
+    if not counts.any():
+        return state
+    weight = counts[:, :, None]
+    return replace(
+        state,
+        pending_features=state.pending_features + (features * weight).sum(axis=1),
+        pending_readings=state.pending_readings + (readings * weight).sum(axis=1),
+        pending=state.pending + counts.sum(axis=1),
+    )
+
+
+def learned(
+    layout: Layout, state: ReferenceState, regime: RegimeState, deviation: Floats, *, accept: Bools, calibrating: Bools
+) -> ReferenceState:
+    """The state after a window, (A,) each: it becomes a block where `accept`; r and q are estimated while
+    `calibrating`. `deviation` (A, C) of a residual, in its unit; 0 where unknown."""
+    due = accept & (2 * state.pending >= layout.window)
+    state = _extended(state, np.flatnonzero(due))
+    offsets = block_offsets(state, regime, deviation)
+    state = _estimated(layout, state, offsets, np.flatnonzero(due & calibrating & (state.blocks > 1)))
+    since = np.where(due, 0.0, state.since + 1.0)
+    return _forecast(layout, replace(state, since=since), offsets)
+
+
+def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
+    features, readings, blocks = state.features.copy(), state.readings.copy(), state.blocks.copy()
+    count = np.maximum(state.pending[due], 1)[:, None]
+    for ring, pending in ((features, state.pending_features), (readings, state.pending_readings)):
+        ring[due, :-1] = ring[due, 1:]
+        ring[due, -1] = np.clip(pending[due] / count, -_GREATEST, _GREATEST)
+    blocks[due] = np.minimum(blocks[due] + 1, BLOCKS)
+    return replace(
+        state,
+        features=features,
+        readings=readings,
+        blocks=blocks,
+        pending_features=np.zeros_like(state.pending_features),
+        pending_readings=np.zeros_like(state.pending_readings),
+        pending=np.zeros_like(state.pending),
+    )
+
+
+def block_offsets(state: ReferenceState, regime: RegimeState, deviation: Floats) -> Floats:
+    """(A, BLOCKS, C) residuals of the blocks by what the regression says today, 0 where there is none."""
+    explained = np.matmul(state.features - regime.feature_mean[:, None], regime.coefficients)
+    residual = state.readings - regime.reading_mean[:, None] - explained
+    real = np.arange(BLOCKS) >= BLOCKS - state.blocks[:, None]
+    known = (deviation > 0)[:, None] & real[:, :, None]
+    return np.where(known, residual / np.where(deviation > 0, deviation, 1.0)[:, None], 0.0)
+
+
+def _estimated(layout: Layout, state: ReferenceState, offsets: Floats, some: NDArray[np.intp]) -> ReferenceState:
+    """r, q and what follows from them, of `some` assets."""
+    if not len(some):
+        return state
+    n = state.blocks[some].astype(np.float64)[:, None]
+    real = (np.arange(BLOCKS) >= BLOCKS - n)[:, :, None]
+    block = offsets[some]
+    mean = block.sum(axis=1) / n
+    centred = np.where(real, block - mean[:, None], 0.0)
+    variance = np.maximum((centred**2).sum(axis=1) / n, 1e-12)
+    step = np.where(real[:, :-1], np.diff(block, axis=1), 0.0)
+    steps = (step**2).sum(axis=1) / (n - 1.0)
+    r = _persistence(1.0 - steps * (n - 1.0) / (2.0 * variance * n), n)
+    white = 1.0 / layout.window
+    measured = np.where(r >= 1.0, steps, variance * (1.0 + r**2) - 2.0 * r * (variance - steps / 2.0))
+    prior = _PRIOR_BLOCKS * (1.0 - r) + _LEAST_PRIOR
+    innovation = np.maximum((measured * n + white * prior) / (n - 1.0 + prior), white)
+    alike = (step[:, 1:] * step[:, :-1]).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-12)
+    alike = np.where(r > 0.5, np.clip(alike, 0.0, _MOST_ALIKE), 0.0)
+    wander = np.clip(variance - white, 0.0, 1.0) * r
+    estimates = {
+        "persistence": r,
+        "innovation": innovation,
+        "freedom": prior + n * (1.0 - alike) / (1.0 + alike),
+        "wander": wander,
+        "home": mean,
+        "range": _RANGE * np.sqrt(np.maximum(variance, innovation)) / (1.0 - np.minimum(wander, _MOST_REDUCED)) ** 2,
+    }
+    changed = {}
+    for name, rows in estimates.items():
+        changed[name] = getattr(state, name).copy()
+        changed[name][some] = rows
+    return replace(state, **changed)
+
+
+def _persistence(raw: Floats, n: Floats) -> Floats:
+    """r from its estimate by n blocks: 0 below significance, 1 where it cannot be told from a random walk."""
+    unbiased = raw + (1.0 + 3.0 * raw) / n
+    least = _SIGNIFICANT / np.sqrt(n)
+    r = np.clip((unbiased - least) / np.maximum(_RANDOM_WALK - least, 0.05), 0.0, 1.0)
+    return np.where(n >= _FEWEST_TO_WANDER, r, 0.0)
+
+
+def _forecast(layout: Layout, state: ReferenceState, offsets: Floats) -> ReferenceState:
+    """Level and scale for the middle of the window to come."""
+    n = np.maximum(state.blocks, 1)[:, None]
+    mean = offsets.sum(axis=1) / n
+    ahead, r, q = state.since[:, None] + 0.5, state.persistence, state.innovation
+    walks = r >= 1.0
+    kept = np.where(walks, 0.0, r) ** (2.0 * ahead)
+    variance = q * np.where(walks, ahead, (1.0 - kept) / np.where(walks, 1.0, 1.0 - r**2)) + q / n
+    level = mean + r**ahead * (offsets[:, -1] - mean)
+    return replace(
+        state,
+        level=np.clip(level, state.home - state.range, state.home + state.range),
+        scale=(1.0 - np.minimum(state.wander, _MOST_REDUCED)) / _spread(layout, variance),
+    )
+
+
+def _spread(layout: Layout, variance: Floats) -> Floats:
+    """Standard deviation of a smoothed residual about its reference, whose blocks have that `variance`."""
+    smoothing = max(layout.smoothed_variance - 1.0 / layout.window, 0.0)
+    spread: Floats = np.sqrt(variance + smoothing + _MODEL_ERROR**2)
+    return spread

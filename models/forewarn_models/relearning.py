@@ -1,0 +1,72 @@
+"""When a machine begins a new baseline without anyone having said so.
+
+1. While it is learning, it stood or was not heard of for longer than a window, and came back at another level (it was
+   set up, re-mounted, overhauled): two machines cannot share a baseline, and it is learned anew from there.
+2. Evidence of a fault has not grown for as long as three baselines take: what was taken for a fault has become what is
+   normal (a new duty, a repair nobody entered). A fault that goes on makes new peaks and is never absorbed.
+
+Both are bounded: so many times until a repair is entered; afterwards the machine waits for people. They are told, as
+every reset of a baseline is: the maturity falls back to LEARNING.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from forewarn_models.layout import Bools, Floats, Ints, Layout, Settings
+
+MOST: Final = 3
+_JUMP: Final = 8.0
+"""Standard deviations of the blocks so far."""
+_FEWEST_BLOCKS: Final = 4
+_NEW_PEAK: Final = 1.1
+_STEADY_BASELINES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RelearningState:
+    """(assets,)"""
+
+    since_gap: Ints
+    """Windows since the last one with a long gap."""
+    peak: Floats
+    """Highest anomaly score of the present evidence; 0 without."""
+    since_peak: Ints
+    """Windows with evidence since then."""
+    times: Ints
+    """How often the baseline was begun anew since a repair was entered."""
+
+
+def new_relearning_state(assets: int) -> RelearningState:
+    counts = np.zeros(assets, dtype=np.int64)
+    return RelearningState(since_gap=counts + 2, peak=np.zeros(assets), since_peak=counts, times=counts)
+
+
+def noted_gap(layout: Layout, state: RelearningState, step_ms: Floats, interval_ms: Floats) -> RelearningState:
+    """The state with a segment's times between samples, (A, n), of which `interval_ms` (A,) is usual."""
+    long = (step_ms > layout.window * interval_ms[:, None]).any(axis=1) & (interval_ms > 0)
+    return replace(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
+
+
+def jumped(layout: Layout, state: RelearningState, offsets: Floats, blocks: Ints, learning: Bools) -> Bools:
+    """(A,) whether the newest of the `offsets` (A, BLOCKS, C) follows a gap and is far from the others."""
+    candidates = np.flatnonzero(learning & (state.since_gap <= 1) & (blocks > _FEWEST_BLOCKS))
+    found = np.zeros(len(blocks), dtype=np.bool_)
+    for i in candidates:
+        before = offsets[i, -blocks[i] : -1]
+        spread = np.sqrt(before.var(axis=0) + 1.0 / layout.window)
+        found[i] = bool((np.abs(offsets[i, -1] - before.mean(axis=0)) > _JUMP * spread).any())
+    return found & (state.times < MOST)
+
+
+def followed(
+    layout: Layout, settings: Settings, state: RelearningState, score: Floats, evident: Bools
+) -> tuple[Bools, RelearningState]:
+    """(A,) whether the evidence has become steady, and the state after a window whose highest score was `score`."""
+    grown = evident & (score > _NEW_PEAK * state.peak)
+    since_peak = np.where(evident & ~grown, state.since_peak + 1, 0)
+    peak = np.where(grown, score, np.where(evident, state.peak, 0.0))
+    steady = since_peak * layout.window >= _STEADY_BASELINES * settings.baseline_samples
+    after = replace(state, since_gap=state.since_gap + 1, peak=peak, since_peak=since_peak)
+    return steady & (state.times < MOST), after
