@@ -14,11 +14,9 @@ Vovk 2005). So a unit without symptoms has the survival prior, and one with symp
 Everything is arrays; nothing that is loaded can execute. Learning is done elsewhere, with scikit-learn.
 """
 
-import hashlib
 import io
 import zipfile
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -133,15 +131,6 @@ class FleetModel:
     def horizons(self) -> int:
         """Averages that are kept of a path: one for each horizon, and the mean since the start."""
         return len(self.arrays.horizons_hours) + 1
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of everything in it, as hexadecimal."""
-        digest = hashlib.sha256(msgspec.json.encode(self.header, order="deterministic"))
-        for name, array in _named(self.arrays):
-            digest.update(f"{name}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
-        return digest.hexdigest()
 
 
 # --- the path of a unit ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ From run-to-failure histories: how severe the fault is when machines fail, how l
 how long they live altogether and, from enough of them, a fleet model of their paths (fleet_model.py).
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -171,9 +172,9 @@ FLEET_ARRAYS: Final = "fleet_arrays"
 
 
 def fingerprint(part: object) -> str:
-    """What stands for a fleet model where knowledge is written as JSON: its SHA-256."""
-    if isinstance(part, FleetModel):
-        return part.sha256
+    """What stands for an array of a fleet model where knowledge is written as JSON: shape and SHA-256."""
+    if isinstance(part, np.ndarray):
+        return f"{part.shape} {hashlib.sha256(np.ascontiguousarray(part, dtype='<f8').tobytes()).hexdigest()}"
     raise NotImplementedError(f"{type(part).__name__} is no part of the knowledge")
 
 
