@@ -238,7 +238,7 @@ def predicted_level(arrays: FleetModelArrays, features: Floats) -> Floats:
 
 def hours_of_scale(header: FleetModelHeader, v: Floats, age_hours: Floats) -> Floats:
     """Remaining hours from the scale v, at an age."""
-    age = np.minimum(age_hours, header.longest_hours)
+    age = np.clip(age_hours, 0.0, header.longest_hours)
     hazard = _cumulative_hazard(header, age + header.knee_hours) + np.maximum(v - 1.0, 0.0)
     beyond = header.life_scale_hours * hazard ** (1.0 / header.life_shape) - age
     return np.where(v <= 1.0, v * header.knee_hours, beyond)
@@ -246,7 +246,7 @@ def hours_of_scale(header: FleetModelHeader, v: Floats, age_hours: Floats) -> Fl
 
 def scale_of_hours(header: FleetModelHeader, rul_hours: Floats, age_hours: Floats) -> Floats:
     """The inverse of `hours_of_scale`."""
-    age = np.minimum(age_hours, header.longest_hours)
+    age = np.clip(age_hours, 0.0, header.longest_hours)
     end = age + np.maximum(rul_hours, header.knee_hours)
     excess = _cumulative_hazard(header, end) - _cumulative_hazard(header, age + header.knee_hours)
     return np.where(rul_hours <= header.knee_hours, rul_hours / header.knee_hours, 1.0 + excess)
