@@ -1,0 +1,212 @@
+"""What `fit` learns from small fleets whose truth is known, what it says when there is too little, and real engines."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forewarn_cloud.history.assess import assess_table, model_for
+from forewarn_cloud.history.dataset import Dataset, read_dataset
+from forewarn_cloud.history.fit import fit_dataset, load_fit, save_fit
+from forewarn_cloud.history.fleet_fit import FEWEST_LIVES
+from forewarn_cloud.history.lives import split_lives
+from forewarn_cloud.history.model_folder import ModelFolderError
+from forewarn_models.asset_type import Signal, generic_asset_type
+from forewarn_models.knowledge import FleetKnowledge, KnowledgeError
+from forewarn_models.layout import Floats
+
+from .fleets import START
+from .folders import write_folder
+
+DESCRIPTION = """
+name = "drilling-heads"
+asset_type = "test_drill"
+
+[calibration]
+baseline_samples = 30
+
+[[signals]]
+name = "load_pct"
+unit = "%"
+role = "regime"
+
+[[signals]]
+name = "torque_nm"
+unit = "Nm"
+
+[[signals]]
+name = "heat_c"
+unit = "degC"
+
+[[signals]]
+name = "label"
+unit = "1"
+"""
+
+
+def fleet(folder: Path, lives: list[int], *, failing: int | None = None, constant: bool = False) -> Dataset:
+    """Drills sampled hourly, each worn the more the nearer its end; the first `failing` of them fail.
+
+    `constant`: no signal ever changes.
+    """
+    failing = len(lives) if failing is None else failing
+    lines, failures = ["asset_id,observed_at,load_pct,torque_nm,heat_c,label"], ["asset_id,failed_at,failure_mode"]
+    for number, hours in enumerate(lives):
+        random = np.random.default_rng([11, number])
+        left = hours - 1 - np.arange(hours)
+        wear = np.exp(-left / 25.0) if number < failing else np.zeros(hours)
+        load = random.choice([30.0, 60.0, 90.0], hours)
+        torque = 2.0 * load + 0.01 * load**2 + (8.0 + 0.1 * load) * wear + random.normal(0, 1.0, hours)
+        heat = 40 + 0.3 * load + 12 * wear + random.normal(0, 0.7, hours)
+        if constant:
+            load, torque, heat = np.full(hours, 60.0), np.full(hours, 1.0), np.full(hours, 40.0)
+        for i in range(hours):
+            lines.append(f"d{number:02d},{_iso(i)},{load[i]:.3f},{torque[i]:.4f},{heat[i]:.4f},7")
+        if number < failing:
+            failures.append(f"d{number:02d},{_iso(hours - 1)},wear")
+    write_folder(
+        folder, description=DESCRIPTION, telemetry="\n".join(lines) + "\n", failures="\n".join(failures) + "\n"
+    )
+    return read_dataset(folder)
+
+
+def _iso(hours: int) -> str:
+    return (START + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+LIVES = [100 + 9 * ((7 * i) % 16) for i in range(16)]
+
+
+@pytest.fixture(scope="module")
+def drills(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return fleet(tmp_path_factory.mktemp("drills"), LIVES)
+
+
+@pytest.fixture(scope="module")
+def learned(drills: Dataset) -> FleetKnowledge:
+    return fit_dataset(drills)
+
+
+def judged(dataset: Dataset, knowledge: FleetKnowledge) -> tuple[Floats, Floats, Floats]:
+    """(n, 3) what is told, (n,) the truth and (n,) the age, of every sample of every life that failed."""
+    told = assess_table(dataset, model_for(dataset, knowledge)).rul_hours
+    lives = [life for life in split_lives(dataset) if life.failure is not None]
+    rows = np.concatenate([life.rows for life in lives])
+    t_ms = dataset.telemetry.t_ms
+    truth = np.concatenate([(life.ended_ms - t_ms[life.rows]) / 3.6e6 for life in lives])
+    age = np.concatenate([(t_ms[life.rows] - life.started_ms) / 3.6e6 for life in lives])
+    return told[rows], truth, age
+
+
+def test_machines_never_seen_are_told_their_remaining_life(learned: FleetKnowledge, tmp_path: Path) -> None:
+    others = fleet(tmp_path, [*LIVES, 110, 150, 190, 230])
+    told, truth, _ = judged(others, learned)
+    new = np.arange(len(truth)) >= sum(LIVES)
+    worn = new & (truth < 40)
+    assert np.isfinite(told).all()
+    assert np.sqrt(np.mean((told[worn, 1] - truth[worn]) ** 2)) < 8.0
+    inside = (truth >= told[:, 0]) & (truth <= told[:, 2])
+    assert inside[new].mean() > 0.6
+    fresh = new & (truth > 90)
+    assert (told[fresh, 1] > 40).mean() > 0.9
+
+
+def test_the_regime_does_not_hide_the_wear(learned: FleetKnowledge, drills: Dataset) -> None:
+    """The load moves the torque by a hundred times what the wear does; the p50 must not follow the load."""
+    told, truth, _ = judged(drills, learned)
+    load = drills.telemetry.values[:, 0]
+    worn = truth < 30
+    error = told[worn, 1] - truth[worn]
+    by_load = [error[load[worn] == level].mean() for level in (30.0, 60.0, 90.0)]
+    assert np.ptp(by_load) < 4.0
+
+
+def test_the_prognosis_of_a_new_machine_is_the_survival_prior_and_no_cap(learned: FleetKnowledge) -> None:
+    assert learned.fleet_model is not None
+    knee = learned.fleet_model.header.knee_hours
+    assert 0.4 * np.median(LIVES) < knee < 0.8 * np.median(LIVES)
+
+
+def test_the_same_histories_give_the_same_bytes(drills: Dataset, learned: FleetKnowledge, tmp_path: Path) -> None:
+    save_fit(tmp_path / "a", drills, learned)
+    save_fit(tmp_path / "b", drills, fit_dataset(drills))
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(names) == 4
+    assert names == sorted(path.name for path in (tmp_path / "b").iterdir())
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_what_was_saved_tells_the_same(drills: Dataset, learned: FleetKnowledge, tmp_path: Path) -> None:
+    save_fit(tmp_path, drills, learned)
+    again = load_fit(tmp_path, drills.asset_type)
+    assert model_for(drills, again).hash == model_for(drills, learned).hash
+    assert (judged(drills, again)[0] == judged(drills, learned)[0]).all()
+
+
+def test_a_machine_with_other_signals_is_refused(drills: Dataset, learned: FleetKnowledge, tmp_path: Path) -> None:
+    save_fit(tmp_path, drills, learned)
+    other = generic_asset_type(
+        (Signal(name="load_pct", unit="%", role="regime"), Signal(name="noise", unit="1")), "test_drill"
+    )
+    with pytest.raises(ModelFolderError, match="heat_c, label, torque_nm, which this machine lacks"):
+        load_fit(tmp_path, other)
+
+
+def test_with_few_failures_the_curve_is_learned_and_it_is_said_what_more_needs(tmp_path: Path) -> None:
+    learned = fit_dataset(fleet(tmp_path, LIVES, failing=6))
+    assert learned.failures == 6
+    assert learned.fleet_model is None
+    assert f"6 lives end in a failure; at least {FEWEST_LIVES} are needed" in learned.fleet_model_missing
+
+
+def test_with_short_histories_it_is_said_how_many_samples_are_needed(tmp_path: Path) -> None:
+    dataset = fleet(tmp_path, LIVES)
+    every = np.arange(len(dataset.telemetry.t_ms)) % 6 == 0
+    telemetry = dataset.telemetry
+    thin = replace(
+        dataset,
+        telemetry=replace(
+            telemetry,
+            asset_index=telemetry.asset_index[every],
+            t_ms=telemetry.t_ms[every],
+            values=telemetry.values[every],
+        ),
+    )
+    try:
+        missing = fit_dataset(thin).fleet_model_missing
+    except KnowledgeError as error:
+        missing = str(error)
+    assert "samples" in missing
+    assert "needed" in missing
+
+
+def test_no_failure_at_all_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeError, match="0 histories end in a failure; at least 3 are needed"):
+        fit_dataset(fleet(tmp_path, LIVES, failing=0))
+
+
+def test_signals_that_never_change_are_told(tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeError, match="show evidence of a fault"):
+        fit_dataset(fleet(tmp_path, LIVES, constant=True))
+
+
+def test_one_row_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeError, match="1 histories end in a failure; at least 3 are needed"):
+        fit_dataset(fleet(tmp_path, [1]))
+
+
+def test_real_engines_never_seen_are_told_their_remaining_life(shared_data: Path) -> None:
+    """Fitted on 60 engines, judged on the other 40 at every cycle from the 30th on; the bound leaves room for luck."""
+    dataset = read_dataset(shared_data / "cmapss-fd001-train")
+    held_out = {f"engine-{number:03d}" for number in range(1, 101) if number % 5 in (1, 3)}
+    seen = replace(dataset, failures=tuple(f for f in dataset.failures or () if f.asset not in held_out))
+    told, truth, age = judged(dataset, fit_dataset(seen))
+    lives = [life for life in split_lives(dataset) if life.failure is not None]
+    mine = np.concatenate([np.full(len(life.rows), life.asset in held_out) for life in lives]) & (age >= 30)
+    error = np.minimum(told[mine, 1], 125) - np.minimum(truth[mine], 125)
+    assert np.sqrt(np.mean(error**2)) < 11.0
+    inside = (truth >= told[:, 0]) & (truth <= told[:, 2])
+    assert 0.7 < inside[mine].mean() < 0.93
