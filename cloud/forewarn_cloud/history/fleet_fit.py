@@ -44,7 +44,8 @@ _SMOOTHED: Final = 1
 """Index of the horizon whose averages the components are found on."""
 _COMPONENTS: Final = 3
 _HIDDEN: Final = (16, 16)
-_PENALTY: Final = 0.03
+_PENALTY: Final = 12.0
+"""L2 penalty of the weights, divided by the number of lives: few machines must not be learned by heart."""
 _EPOCHS: Final = 100
 _NETWORKS: Final = 8
 _NETWORKS_UNSEEN: Final = 3
@@ -280,7 +281,8 @@ def _with_networks(model: FleetModel, examples: _Examples, networks: int) -> Fle
         feature_scale=scale,
     )
     x, middle, size = (features - mean) / scale, float(target.mean()), float(target.std())
-    fitted = [_network(x, (target - middle) / size, _SEED + i) for i in range(networks)]
+    penalty = _PENALTY / len(np.unique(examples.life))
+    fitted = [_network(x, (target - middle) / size, penalty, _SEED + i) for i in range(networks)]
     return replace(model, arrays=with_regressors(arrays, fitted, middle, size))
 
 
@@ -300,10 +302,10 @@ def _path_features(examples: _Examples, components: Floats) -> Floats:
     return np.column_stack([flat, examples.age_hours])
 
 
-def _network(x: Floats, target: Floats, seed: int) -> MLPRegressor:
+def _network(x: Floats, target: Floats, penalty: float, seed: int) -> MLPRegressor:
     network = MLPRegressor(
         hidden_layer_sizes=_HIDDEN,
-        alpha=_PENALTY,
+        alpha=penalty,
         max_iter=_EPOCHS,
         learning_rate_init=0.01,
         batch_size=min(256, len(x)),
