@@ -78,3 +78,21 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match=re.escape("not there; give a folder that `forewarn-cloud fit` wrote")):
         load_model_folder(tmp_path)
+
+
+def test_arrays_are_kept_as_npz_and_checked_alike(tmp_path: Path) -> None:
+    save_model_folder(tmp_path, PLAN, {"knowledge": b"{}", "fleet_arrays": b"PK"})
+    assert load_model_folder(tmp_path)[1] == {"knowledge": b"{}", "fleet_arrays": b"PK"}
+    (path,) = tmp_path.glob("fleet_arrays-*.npz")
+    path.write_bytes(b"PKPK")
+    with pytest.raises(ModelFolderError, match=re.escape(f"{path}: changed since it was written")):
+        load_model_folder(tmp_path)
+
+
+@pytest.mark.parametrize("role", ["../secret", "", "Knowledge", "/etc/passwd"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, role: str) -> None:
+    _model(tmp_path)
+    path = tmp_path / MANIFEST
+    path.write_text(path.read_text().replace('"knowledge"', f'"{role}"'))
+    with pytest.raises(ModelFolderError, match="is no file of a model"):
+        load_model_folder(tmp_path)
