@@ -19,10 +19,13 @@ from forewarn_models.layout import Bools, Floats, Ints, Layout
 from forewarn_models.readings import Readings
 
 ALERT_LEVEL: Final = 0.75
-CLEAR_LEVEL: Final = 0.65
+_HIGHEST_ALERT: Final = 0.95
+CLEAR_LEVEL: Final = 0.7
 """Of the anomaly score; the ALARM level is 1. A condition is cleared below it, or below what is calm for the machine."""
 _RAISE_WINDOWS: Final = 0.15
 _CLEAR_WINDOWS: Final = 1.0
+_ROUNDED: Final = 1.0 - 1e-6
+"""Sums of hours that are equal but for rounding count as equal, however the samples were cut into blocks."""
 LIMIT_SAMPLES: Final = 3
 _LEAP_DEVIATIONS: Final = 20.0
 _LEAP_SPREADS: Final = 3.0
@@ -57,7 +60,7 @@ class ConditionState:
     unbelieved: Bools
     """(A, S) the last reading of a settled machine was no measurement."""
     residual: Floats
-    """(A, C) of the sample before."""
+    """(A, C) the last usable one."""
     leap: Floats
     """(A, C) height of the leap of a suspect signal, 0 for the others."""
     suspect_samples: Ints
@@ -111,7 +114,8 @@ def suspects(
     `residual` (A, n, C), 0 where not usable; `deviation` and `spread` (A, C): standard deviation of the residual and of
     the reading itself over all regimes; `armed` (A, n): the sample is judged.
     """
-    before = np.concatenate([state.residual[:, None], residual[:, :-1]], axis=1)
+    last = _last_usable(state.residual, residual, usable)
+    before = np.concatenate([state.residual[:, None], last[:, :-1]], axis=1)
     moved = np.abs(residual - before)
     noise = np.where(deviation > 0, deviation, np.inf)[:, None]
     leapt = usable & (moved > _LEAP_DEVIATIONS * noise) & (moved > _LEAP_SPREADS * spread[:, None])
@@ -124,7 +128,17 @@ def suspects(
         for i in range(residual.shape[1]):
             leap = _leap_after(leap, residual[:, i], usable[:, i], leapt[:, i])
             suspect[:, i] = leap != 0
-    return suspect, replace(state, residual=residual[:, -1], leap=leap)
+    return suspect, replace(state, residual=last[:, -1], leap=leap)
+
+
+def _last_usable(initial: Floats, residual: Floats, usable: Bools) -> Floats:
+    """(A, n, C) the residual, or the last usable one before."""
+    if usable.all():
+        return residual
+    step = np.arange(residual.shape[1])[None, :, None]
+    last = np.maximum.accumulate(np.where(usable, step, -1), axis=1)
+    found = np.take_along_axis(residual, np.maximum(last, 0), axis=1)
+    return np.where(last >= 0, found, initial[:, None])
 
 
 def _leap_after(leap: Floats, residual: Floats, usable: Bools, leapt: Bools) -> Floats:
@@ -144,6 +158,7 @@ def judge(
     readings: Readings,
     *,
     score: Floats,
+    alert: Floats,
     calm: Floats,
     judged: Bools,
     armed: Bools,
@@ -152,18 +167,20 @@ def judge(
 ) -> tuple[Verdict, ConditionState]:
     """The condition at every sample.
 
-    `score` (A, n); `calm` (A,): the score that most healthy windows stay below; `judged` (A, n): the sample was compared with its baseline; `armed` (A,): the baseline is complete;
+    `score` (A, n); `alert` (A,): the score that is an ALERT; `calm` (A,): the one that most healthy windows stay below;
+    `judged` (A, n): the sample was compared with its baseline; `armed` (A,): the baseline is complete;
     `suspect` (A, n, S): the sensor is; `interval_ms` (A,): the usual time between samples.
     """
     counts = judged & armed[:, None]
     hours, state = _observed(state, readings, interval_ms)
     score = _held(state.score, score, counts)
+    alert = np.clip(alert, ALERT_LEVEL, _HIGHEST_ALERT)[:, None]
     clear = np.clip(calm, CLEAR_LEVEL, ALERT_LEVEL)[:, None]
-    alert, alarm, state = _latched(layout, state, score, score >= clear, counts, hours, interval_ms)
-    since_ms, state = _since(state, readings.t_ms, (score >= clear) | alert | alarm, counts)
+    alerted, alarm, state = _latched(layout, state, score, score >= clear, alert, counts, hours, interval_ms)
+    since_ms, state = _since(state, readings.t_ms, (score >= clear) | alerted | alarm, counts)
     limit_alert, limit_alarm, state = _limits(layout, state, readings, suspect)
     doubted, state = _persisting(state, np.asarray(suspect.any(axis=2)))
-    level = np.where(alarm & armed[:, None], 3, np.where((alert & armed[:, None]) | doubted, 2, 1))
+    level = np.where(alarm & armed[:, None], 3, np.where((alerted & armed[:, None]) | doubted, 2, 1))
     level = np.where(counts, level, np.where(layout.has_limits & readings.on & ~armed[:, None], 1, 0))
     over_limit = np.where(limit_alarm.any(axis=2) & readings.settled, 3, np.where(limit_alert.any(axis=2), 2, 0))
     level = np.maximum(level, over_limit)
@@ -172,7 +189,7 @@ def judge(
         since_ms=since_ms,
         score=score,
         limit_exceeded=limit_alert | limit_alarm,
-        evident=counts & (score >= clear) & (alert | alarm | (over_limit > 0)),
+        evident=counts & (score >= clear) & (alerted | alarm | (over_limit > 0)),
     )
     return verdict, state
 
@@ -206,15 +223,16 @@ def _latched(
     state: ConditionState,
     score: Floats,
     high: Bools,
+    alert_level: Floats,
     counts: Bools,
     hours: Floats,
     interval_ms: Floats,
 ) -> tuple[Bools, Bools, ConditionState]:
-    window_hours = (layout.window * interval_ms / 3_600_000.0)[:, None]
+    window_hours = (_ROUNDED * layout.window * interval_ms / 3_600_000.0)[:, None]
     raised = _latest(state.raised_hours, hours, counts & high)
     clear = hours - raised >= _CLEAR_WINDOWS * window_hours
     calm, latches = state.calm_hours.copy(), []
-    for i, (level, latch) in enumerate(((ALERT_LEVEL, state.alert), (1.0, state.alarm))):
+    for i, (level, latch) in enumerate(((alert_level, state.alert), (1.0, state.alarm))):
         last_calm = _latest(state.calm_hours[:, i], hours, counts & (score < level))
         raises = counts & (score >= level) & (hours - last_calm >= _RAISE_WINDOWS * window_hours)
         latches.append(_latest(latch, raises, raises | clear))

@@ -33,7 +33,12 @@ _EULER_GAMMA: Final = 0.5772156649015329
 _GUMBEL_SCALE: Final = float(np.sqrt(6.0) / np.pi)
 _PRIOR_MEAN_WINDOWS: Final = 4.0
 _PRIOR_SPREAD_WINDOWS: Final = 20.0
-_DOUBT: Final = 8.0
+_PRIOR_SPREAD: Final = 0.5
+"""Standard deviation of the window maxima, relative to their mean, of a machine of which few were seen."""
+_REMEMBERED_WINDOWS: Final = 1000.0
+_DOUBT: Final = 10.0
+_ALERTS_PER_ALARM: Final = 10.0
+"""So many times the budget of ALARMs may be ALERTs."""
 _CALM_CHANCE: Final = 0.2
 """A window is learned from unless its maximum is among so many of the highest in health."""
 _CALM_MOST: Final = 0.9
@@ -68,7 +73,8 @@ class EvidenceState:
     whitening: Floats
     """(A, C, C)"""
     threshold: Floats
-    """(A,) distance that is an ALARM; 0 before it is known."""
+    alert: Floats
+    """(A,) distances that are an ALARM and an ALERT; 0 before they are known."""
     calm: Floats
     """(A,) distance below which a window is learned from; 0 before it is known."""
     fitted_samples: Floats
@@ -106,6 +112,7 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
         deviation=per_signal,
         whitening=np.broadcast_to(np.eye(c), (assets, c, c)),
         threshold=none,
+        alert=none,
         calm=none,
         fitted_samples=none,
     )
@@ -226,9 +233,10 @@ def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Boo
     highest = 0.5 * np.clip(state.pending_maximum, 1.0, most) ** 2
     counts = complete & (state.fitted_samples > 0) & (state.pending_maximum > 0)
     waiting = state.waiting_maxima + counts[:, None] * np.stack([np.ones_like(highest), highest, highest**2], axis=1)
+    kept = np.minimum(1.0, _REMEMBERED_WINDOWS / np.maximum(state.maxima[:, :1], 1.0))
     return replace(
         state,
-        maxima=state.maxima + healthy[:, None] * waiting,
+        maxima=kept * state.maxima + healthy[:, None] * waiting,
         waiting_maxima=np.where((healthy | alarmed)[:, None], 0.0, waiting),
     )
 
@@ -236,22 +244,30 @@ def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Boo
 def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval_ms: Floats) -> EvidenceState:
     """The state with the distance that the budgeted number of windows a month exceed, and the one of calm windows."""
     count, total, squares = state.maxima.T
-    prior_mean, prior_spread = 0.5 * (1.4 * len(layout.condition) ** 0.23) ** 2, 1.0 / _GUMBEL_SCALE
+    prior_mean = 0.5 * (1.4 * len(layout.condition) ** 0.23) ** 2
     mean = (_PRIOR_MEAN_WINDOWS * prior_mean + total) / (_PRIOR_MEAN_WINDOWS + count)
     spread = np.maximum(squares - 2.0 * mean * total + count * mean**2, 0.0)
-    variance = (_PRIOR_SPREAD_WINDOWS * prior_spread**2 + spread) / (_PRIOR_SPREAD_WINDOWS + count)
+    variance = (_PRIOR_SPREAD_WINDOWS * (_PRIOR_SPREAD * mean) ** 2 + spread) / (_PRIOR_SPREAD_WINDOWS + count)
     windows_per_month = MONTH_MS / (layout.window * np.where(interval_ms > 0, interval_ms, MONTH_MS))
     chance = np.clip(settings.false_alarms_per_asset_month / windows_per_month, 1e-9, 0.2)
     doubt = 1.0 + _DOUBT / (_PRIOR_SPREAD_WINDOWS + count)
     caution = max(1.0, _TRUSTED_SAMPLES / settings.baseline_samples) ** (0.25)
-    threshold = caution * np.sqrt(2.0 * np.maximum(mean + doubt * _reduced(chance) * np.sqrt(variance), 0.5))
-    calm = np.sqrt(2.0 * (mean + float(_reduced(np.array(_CALM_CHANCE))) * np.sqrt(variance)))
+    threshold = caution * _level(mean, doubt * np.sqrt(variance), chance)
+    alert = caution * _level(mean, doubt * np.sqrt(variance), np.minimum(_ALERTS_PER_ALARM * chance, 0.3))
+    calm = _level(mean, np.sqrt(variance), np.array(_CALM_CHANCE))
     known = state.fitted_samples > 0
     return replace(
         state,
         threshold=np.where(known, threshold, 0.0),
+        alert=np.where(known, alert, 0.0),
         calm=np.where(known, np.minimum(calm, _CALM_MOST * threshold), 0.0),
     )
+
+
+def _level(mean: Floats, spread: Floats, chance: Floats) -> Floats:
+    """The distance that a window maximum exceeds with that chance."""
+    level: Floats = np.sqrt(2.0 * np.maximum(mean + _reduced(chance) * spread, 0.5))
+    return level
 
 
 def _reduced(chance: Floats) -> Floats:

@@ -33,6 +33,7 @@ from forewarn_models.prognosis import failure_severity, followed, remaining_life
 from forewarn_models.readings import Readings, read
 from forewarn_models.regime import Prediction
 from forewarn_models.state import (
+    LONG_AGO,
     BaselineState,
     State,
     StateError,
@@ -214,7 +215,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
     good = readings.good[:, :, layout.condition]
     readable = readings.settled & readings.good[:, :, layout.regime].all(axis=2)
     readable &= good.any(axis=2)
-    regime = regimes.anchored(layout, state.regime, readings.values, readable)
+    regime = regimes.anchored(layout, state.regime, readings.values, readings.good, readable)
     prediction = regimes.predict(layout, regime, readings.values, readable)
     relative = np.where(good, readings.values[:, :, layout.condition] - regime.level[:, None], 0.0)
     usable = good & prediction.known[:, :, None]
@@ -239,6 +240,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         condition,
         readings,
         score=_score(evidence, state.evidence.threshold),
+        alert=state.evidence.alert / np.where(state.evidence.threshold > 0, state.evidence.threshold, 1.0),
         calm=state.evidence.calm / np.where(state.evidence.threshold > 0, state.evidence.threshold, 1.0),
         judged=judged,
         armed=~learning,
@@ -260,9 +262,11 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         mode_probability=mode_probabilities(layout, evidence.significance, verdict.evident),
         fleet_rul_hours=fleet_rul_hours,
     )
+    late = (regime.levelled & ~state.regime.levelled).any(axis=1) & (state.baseline.samples > 0)
     after = replace(
         state,
         step=state.step + t_ms.shape[1],
+        relearning=relearnings.noted_late(state.relearning, late),
         readings=reading_state,
         path=path,
         regime=regime,
@@ -426,6 +430,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
         state.baseline,
         pending=state.baseline.pending + readable.sum(axis=1),
         pending_familiar=state.baseline.pending_familiar + familiar.sum(axis=1),
+        pending_strange=state.baseline.pending_strange + (segment.judged & (strangeness > 0)).sum(axis=1),
         pending_log_interval=state.baseline.pending_log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
         pending_intervals=state.baseline.pending_intervals + timed.sum(axis=1),
     )
@@ -445,7 +450,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
             error,
             usable & segment.prediction.known[:, :, None],
             familiar,
-            learning,
+            _calibrating(model, before.baseline),
         ),
         baseline=baseline,
     )
@@ -467,7 +472,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     interval_ms = _interval_ms(baseline)
     maturity = _maturity(model.settings, baseline)
     healthy = _healthy(state, learning=maturity == Maturity.LEARNING)
-    calibrating = maturity == Maturity.LEARNING
+    calibrating = _calibrating(model, baseline)
     state = replace(state, step=0)
     trend = followed(
         layout,
@@ -503,6 +508,12 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         samples=baseline.samples + np.where(healthy, baseline.pending, 0),
         pending=np.zeros_like(baseline.pending),
         pending_familiar=np.zeros_like(baseline.pending_familiar),
+        pending_strange=np.zeros_like(baseline.pending_strange),
+        since_strange=np.where(
+            (maturity > Maturity.LEARNING) & (4 * baseline.pending_strange >= 3 * layout.window),
+            0,
+            np.minimum(baseline.since_strange + 1, LONG_AGO),
+        ),
         log_interval=baseline.log_interval + baseline.pending_log_interval,
         intervals=baseline.intervals + baseline.pending_intervals,
         pending_log_interval=np.zeros_like(baseline.pending_log_interval),
@@ -512,7 +523,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         layout, model.settings, state.relearning, state.condition.score, segment.verdict.evident[:, -1]
     )
     offsets = references.block_offsets(reference, regime, evidence.deviation)
-    anew = steady | relearnings.jumped(layout, relearning, offsets, reference.blocks, calibrating & healthy)
+    anew = steady | relearnings.jumped(layout, relearning, offsets, reference.blocks, maturity == Maturity.LEARNING)
     after = replace(
         state,
         trend=trend,
@@ -533,6 +544,13 @@ def _begun_anew(layout: Layout, state: State, anew: Bools) -> State:
         state = with_fresh_asset(layout, state, index, int(state.readings.last_ms[index]))
         state = replace(state, path=path, relearning=replace(state.relearning, times=times))
     return state
+
+
+def _calibrating(model: Model, baseline: BaselineState) -> Bools:
+    """(A,) the scatter of the residuals is being learned: in the first baseline, and for as long after a new duty."""
+    new_duty = baseline.since_strange * model.layout.window < model.settings.baseline_samples
+    calibrating: Bools = (baseline.samples < model.settings.baseline_samples) | new_duty
+    return calibrating
 
 
 def _healthy(state: State, *, learning: Bools) -> Bools:

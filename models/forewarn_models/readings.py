@@ -13,6 +13,8 @@ _STUCK_AT_LEAST: Final = 6
 _STUCK_LOG_CHANCE: Final = np.log(1e-6)
 _STUCK_LONGEST_RUNS: Final = 3
 _VARIED: Final = 8
+_GREATEST: Final = 1e38
+"""No measurement is larger, and the squares of larger ones could not be added up."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +97,7 @@ def read(
 
 def _quality(layout: Layout, values: Floats) -> NDArray[np.int8]:
     quality = np.zeros(values.shape, dtype=np.int8)
-    outside = (values < layout.valid_min) | (values > layout.valid_max)
+    outside = (values < np.maximum(layout.valid_min, -_GREATEST)) | (values > np.minimum(layout.valid_max, _GREATEST))
     quality[outside] = Quality.OUT_OF_RANGE
     for column, sentinel in layout.sentinels:
         quality[..., column][values[..., column] == sentinel] = Quality.SENTINEL

@@ -28,12 +28,13 @@ class RegimeState:
     """(assets, ...); p features, C condition signals, q = 1 + p + C moments."""
 
     anchored: Bools
-    """(A,) whether `origin`, `scale` and `level` are set, from the first sample that was judged."""
+    """(A,) whether `origin` and `scale` are set, from the first sample that was judged."""
     origin: Floats
     scale: Floats
     """(A, R) features are computed from (reading - origin) / scale."""
+    levelled: Bools
     level: Floats
-    """(A, C) readings are taken relative to it; only for the sake of rounding."""
+    """(A, C) readings are taken relative to the level, the signal's first; and whether it has been read yet."""
     moments: Floats
     """(A, q, q) sum of w a a' over the samples learned, a = (1, features, readings)."""
     pending: Floats
@@ -71,6 +72,7 @@ def new_regime_state(layout: Layout, assets: int) -> RegimeState:
         anchored=np.zeros(assets, dtype=np.bool_),
         origin=np.zeros((assets, r)),
         scale=np.ones((assets, r)),
+        levelled=np.zeros((assets, c), dtype=np.bool_),
         level=np.zeros((assets, c)),
         moments=np.zeros((assets, q, q)),
         pending=np.zeros((assets, q, q)),
@@ -83,20 +85,26 @@ def new_regime_state(layout: Layout, assets: int) -> RegimeState:
     )
 
 
-def anchored(layout: Layout, state: RegimeState, values: Floats, readable: Bools) -> RegimeState:
-    """The state with origin, scale and level taken from the first readable sample of each asset that lacks them."""
-    first = ~state.anchored & readable.any(axis=1)
-    if not first.any():
+def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, readable: Bools) -> RegimeState:
+    """The state with origin, scale and levels taken from the first readable samples of each asset that lacks them.
+
+    `values` and `good` (A, n, S), `readable` (A, n).
+    """
+    if state.levelled.all():
         return state
-    sample = values[np.arange(len(values)), np.argmax(readable, axis=1)]
-    origin = sample[:, layout.regime]
+    first = ~state.anchored & readable.any(axis=1)
+    origin = values[np.arange(len(values)), np.argmax(readable, axis=1)][:, layout.regime]
     size = np.abs(origin)
+    read = good[:, :, layout.condition] & readable[:, :, None]
+    begins = ~state.levelled & read.any(axis=1)
+    reading = np.take_along_axis(values[:, :, layout.condition], np.argmax(read, axis=1)[:, None], axis=1)[:, 0]
     return replace(
         state,
         anchored=state.anchored | first,
         origin=np.where(first[:, None], origin, state.origin),
         scale=np.where(first[:, None], np.where(size > 1e-9, size, 1.0), state.scale),
-        level=np.where(first[:, None], sample[:, layout.condition], state.level),
+        levelled=state.levelled | begins,
+        level=np.where(begins, reading, state.level),
     )
 
 

@@ -5,7 +5,9 @@
 2. Evidence of a fault has not grown for as long as three baselines take: what was taken for a fault has become what is
    normal (a new duty, a repair nobody entered). A fault that goes on makes new peaks and is never absorbed.
 
-Both are bounded: so many times until a repair is entered; afterwards the machine waits for people. They are told, as
+3. A signal was read for the first time after the others had been learned from: nothing is known of it.
+
+All are bounded: so many times until a repair is entered; afterwards the machine waits for people. They are told, as
 every reset of a baseline is: the maturity falls back to LEARNING.
 """
 
@@ -34,19 +36,25 @@ class RelearningState:
     """Highest anomaly score of the present evidence; 0 without."""
     since_peak: Ints
     """Windows with evidence since then."""
+    late: Bools
+    """A signal was first read in this window, too late for the baseline."""
     times: Ints
     """How often the baseline was begun anew since a repair was entered."""
 
 
 def new_relearning_state(assets: int) -> RelearningState:
     counts = np.zeros(assets, dtype=np.int64)
-    return RelearningState(since_gap=counts + 2, peak=np.zeros(assets), since_peak=counts, times=counts)
+    return RelearningState(since_gap=counts + 2, peak=np.zeros(assets), since_peak=counts, late=counts > 0, times=counts)
 
 
 def noted_gap(layout: Layout, state: RelearningState, step_ms: Floats, interval_ms: Floats) -> RelearningState:
     """The state with a segment's times between samples, (A, n), of which `interval_ms` (A,) is usual."""
     long = (step_ms > layout.window * interval_ms[:, None]).any(axis=1) & (interval_ms > 0)
     return replace(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
+
+
+def noted_late(state: RelearningState, late: Bools) -> RelearningState:
+    return replace(state, late=state.late | late) if late.any() else state
 
 
 def jumped(layout: Layout, state: RelearningState, offsets: Floats, blocks: Ints, learning: Bools) -> Bools:
@@ -63,10 +71,12 @@ def jumped(layout: Layout, state: RelearningState, offsets: Floats, blocks: Ints
 def followed(
     layout: Layout, settings: Settings, state: RelearningState, score: Floats, evident: Bools
 ) -> tuple[Bools, RelearningState]:
-    """(A,) whether the evidence has become steady, and the state after a window whose highest score was `score`."""
+    """(A,) whether the evidence has become steady or a signal came late, and the state after a window with `score`."""
     grown = evident & (score > _NEW_PEAK * state.peak)
     since_peak = np.where(evident & ~grown, state.since_peak + 1, 0)
     peak = np.where(grown, score, np.where(evident, state.peak, 0.0))
     steady = since_peak * layout.window >= _STEADY_BASELINES * settings.baseline_samples
-    after = replace(state, since_gap=state.since_gap + 1, peak=peak, since_peak=since_peak)
-    return steady & (state.times < MOST), after
+    after = replace(
+        state, since_gap=state.since_gap + 1, peak=peak, since_peak=since_peak, late=np.zeros_like(state.late)
+    )
+    return (steady | state.late) & (state.times < MOST), after

@@ -23,6 +23,7 @@ from forewarn_models.relearning import RelearningState, new_relearning_state
 _MAGIC: Final = b"forewarn-state\n"
 _VERSION: Final = 1
 _DIGEST_BYTES: Final = 32
+LONG_AGO: Final = 1_000_000
 
 
 class StateError(ValueError):
@@ -38,6 +39,9 @@ class BaselineState:
     pending: Ints
     """Of the window under way."""
     pending_familiar: Ints
+    pending_strange: Ints
+    since_strange: Ints
+    """Windows since the last one that was spent in regimes not known yet."""
     log_interval: NDArray[np.float64]
     intervals: Ints
     """Sum of the logarithms, and number, of the times between samples seen while learning."""
@@ -78,6 +82,8 @@ def fresh_state(layout: Layout, assets: int) -> State:
         samples=counts,
         pending=counts,
         pending_familiar=counts,
+        pending_strange=counts,
+        since_strange=counts + LONG_AGO,
         log_interval=np.zeros(assets),
         intervals=counts,
         pending_log_interval=np.zeros(assets),

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
-from forewarn_models.asset_type import AssetType, Signal, builtin_asset_type, generic_asset_type
+from forewarn_models.asset_type import AssetType, Running, Signal, Text, builtin_asset_type, generic_asset_type
 from forewarn_models.kernel import (
     Model,
     Settings,
@@ -76,10 +76,14 @@ def worn(pump_model: Model) -> tuple[Block, Assessment]:
 # --- what it detects ------------------------------------------------------------------------------------------------
 
 
-def test_healthy_machines_with_stops_and_changing_duty_raise_no_alarm(pump_model: Model) -> None:
+def test_healthy_machines_with_stops_and_changing_duty_raise_no_more_alarms_than_twice_the_budget(
+    pump_model: Model,
+) -> None:
     assessment = assessed(pump_model, pump_history(60, seed=1, assets=12))
 
-    assert not (assessment.condition == Condition.ALARM).any()
+    alarm = assessment.condition == Condition.ALARM
+    asset_months = 12 * 60 / 30
+    assert (alarm[1:] & ~alarm[:-1]).sum() <= 2 * pump_model.settings.false_alarms_per_asset_month * asset_months
     assert (assessment.condition[-1] == Condition.NORMAL).all()
     assert (assessment.maturity[-1] == Maturity.MATURE).all()
 
@@ -325,7 +329,7 @@ def test_single_spikes_are_no_alarm(pump_model: Model) -> None:
     block = pump_history(14, seed=14)
     for step in range(9 * DAY_STEPS, 14 * DAY_STEPS, 50):
         block.values[step, 0, column("vibration_rms_mm_s")] = 30.0
-    assert not (assessed(pump_model, block).condition >= Condition.ALERT).any()
+    assert not (assessed(pump_model, block).condition[9 * DAY_STEPS :] >= Condition.ALERT).any()
 
 
 def test_limits_hold_before_anything_is_learned(pump_model: Model) -> None:
@@ -386,7 +390,7 @@ def test_a_day_without_samples_is_no_evidence(pump_model: Model) -> None:
     block = pump_history(20, seed=18)
     keep = np.r_[0 : 10 * DAY_STEPS, 12 * DAY_STEPS : 20 * DAY_STEPS]
     assessment = assessed(pump_model, Block(t_ms=block.t_ms[keep], values=block.values[keep]))
-    assert not (assessment.condition >= Condition.ALERT).any()
+    assert not (assessment.condition[10 * DAY_STEPS :] >= Condition.ALERT).any()
 
 
 def test_an_unknown_machine_with_constant_signals_is_assessed() -> None:
@@ -538,3 +542,99 @@ def test_a_type_without_regime_or_modes_and_one_without_condition_signals(pump_m
         t_ms = START_MS + STEP_MS * np.arange(200, dtype=np.int64)[:, None]
         assessment = assessed(model, Block(t_ms=t_ms, values=values))
         assert np.isfinite(assessment.anomaly_score).all()
+
+
+def test_an_alarm_survives_a_machine_that_stops_for_one_sample() -> None:
+    """The residual before the stop, not 0, is what the one after it is compared with."""
+    asset_type = AssetType(
+        asset_type="fan",
+        title=Text(en="Fan", zh="风机"),
+        running=Running(signal="speed", above=0.05),
+        signals=(Signal(name="speed", unit="1", role="regime"), Signal(name="v", unit="1"), Signal(name="w", unit="1")),
+    )
+    model = Model(asset_type=asset_type, settings=Settings(baseline_samples=200, settling_hours=0.0))
+    random = np.random.default_rng(1)
+    speed = random.uniform(0.1, 1, 900)
+    v = 3 + speed + random.normal(0, 0.1, 900)
+    v[700:] += np.minimum(np.arange(200) * 0.02, 3.0)
+    speed[880] = 0.0
+    values = np.stack([speed, v, random.normal(0, 1, 900)], axis=1)[:, None]
+    assessment = assessed(model, Block(t_ms=STEP_MS * np.arange(900, dtype=np.int64)[:, None], values=values))
+
+    assert (assessment.condition[[879, 881, 899], 0] == Condition.ALARM).all()
+    assert assessment.condition[880, 0] == Condition.UNKNOWN
+
+
+def test_a_signal_first_read_late_begins_the_baseline_anew_and_is_then_watched() -> None:
+    """What was missing while the others were learned must not be remembered as if it had been read."""
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=400),
+    )
+    random = np.random.default_rng(0)
+    values = np.stack([random.normal(5, 0.1, 1500), random.normal(50, 0.3, 1500)], axis=1)[:, None]
+    values[:125, 0, 1] = np.nan
+    values[1000:, 0, 1] += 3
+    assessment = assessed(model, Block(t_ms=STEP_MS * np.arange(1500, dtype=np.int64)[:, None], values=values))
+
+    assert np.flatnonzero(assessment.maturity[:, 0] > Maturity.LEARNING)[0] > 500
+    assert abs(np.mean(assessment.residual[700:1000, 0, 1])) < 0.1
+    assert not (assessment.condition[:1000] == Condition.ALARM).any()
+    assert assessment.condition[1050, 0] == Condition.ALARM
+
+
+def test_a_machine_set_up_anew_in_a_long_break_of_its_baseline_learns_from_there() -> None:
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=400),
+    )
+    random = np.random.default_rng(3)
+    values = random.normal(10, 0.1, (1200, 1, 2))
+    values[150:] += 2.0
+    t_ms = STEP_MS * np.arange(1200, dtype=np.int64)
+    t_ms[150:] += 6 * DAY_STEPS * STEP_MS
+    values[800:, 0, 0] += 0.5
+    assessment = assessed(model, Block(t_ms=t_ms[:, None], values=values))
+
+    assert 550 <= np.flatnonzero(assessment.maturity[:, 0] > Maturity.LEARNING)[0] <= 600
+    assert not (assessment.condition[:800] == Condition.ALARM).any()
+    assert assessment.condition[850, 0] == Condition.ALARM
+
+
+def test_a_new_normal_is_learned_after_three_baselines_and_a_growing_fault_never() -> None:
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=100),
+    )
+    random = np.random.default_rng(4)
+    steps = 1200
+    values = random.normal(10, 0.1, (steps, 2, 2))
+    values[300:, 0, 0] += 1.0
+    values[300:, 1, 0] += 1.0 + 0.02 * np.arange(steps - 300)
+    t_ms = np.repeat(STEP_MS * np.arange(steps, dtype=np.int64)[:, None], 2, axis=1)
+    assessment = assessed(model, Block(t_ms=t_ms, values=values))
+
+    assert (assessment.condition[320] == Condition.ALARM).all()
+    began_anew = np.flatnonzero(np.diff(assessment.maturity[300:, 0]) < 0)
+    assert len(began_anew) == 1
+    assert began_anew[0] >= 300
+    assert assessment.condition[-1, 0] == Condition.NORMAL
+    assert (assessment.condition[320:, 1] == Condition.ALARM).all()
+
+
+def test_signals_that_wander_by_nature_are_followed_and_steady_ones_are_not() -> None:
+    """The same drift: no alarm where the baseline drifted like that all the time, an alarm where it stood still."""
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=400),
+    )
+    random = np.random.default_rng(5)
+    walk = np.cumsum(random.normal(0, 0.05, (1600, 8)), axis=0)
+    values = 20.0 + random.normal(0, 0.05, (1600, 16, 2))
+    values[:, :8, 0] += walk
+    values[600:, 8:, 0] += walk[600:] - walk[600]
+    t_ms = np.repeat(STEP_MS * np.arange(1600, dtype=np.int64)[:, None], 16, axis=1)
+    alarmed = (assessed(model, Block(t_ms=t_ms, values=values)).condition == Condition.ALARM).any(axis=0)
+
+    assert alarmed[:8].sum() <= 1
+    assert alarmed[8:].all()
