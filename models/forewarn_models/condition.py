@@ -118,16 +118,17 @@ def suspects(
     before = np.concatenate([state.residual[:, None], last[:, :-1]], axis=1)
     moved = np.abs(residual - before)
     noise = np.where(deviation > 0, deviation, np.inf)[:, None]
-    leapt = usable & (moved > _LEAP_DEVIATIONS * noise) & (moved > _LEAP_SPREADS * spread[:, None])
-    leapt &= (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
+    far = moved > np.maximum(_LEAP_DEVIATIONS * noise, _LEAP_SPREADS * spread[:, None])
+    if not far.any() and not state.leap.any():
+        return np.zeros(residual.shape, dtype=np.bool_), replace(state, residual=last[:, -1])
+    leapt = usable & far & (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
     relative = np.where(usable, moved / noise, 0.0)
     leapt &= relative > _DOMINANCE * np.sort(relative, axis=2)[:, :, -2:-1].max(axis=2, keepdims=True, initial=0.0)
     leap = state.leap
     suspect = np.zeros(residual.shape, dtype=np.bool_)
-    if leapt.any() or leap.any():
-        for i in range(residual.shape[1]):
-            leap = _leap_after(leap, residual[:, i], usable[:, i], leapt[:, i])
-            suspect[:, i] = leap != 0
+    for i in range(residual.shape[1]):
+        leap = _leap_after(leap, residual[:, i], usable[:, i], leapt[:, i])
+        suspect[:, i] = leap != 0
     return suspect, replace(state, residual=last[:, -1], leap=leap)
 
 

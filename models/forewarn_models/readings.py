@@ -121,6 +121,8 @@ def _runs(state: ReadingState, values: Floats, usable: Bools) -> tuple[Ints, Boo
     before = np.concatenate([state.last_value[:, None], values[:, :-1]], axis=1)
     before_usable = np.concatenate([state.run_length[:, None] > 0, usable[:, :-1]], axis=1)
     repeat = usable & before_usable & (values == before)
+    if not repeat.any():
+        return usable.astype(np.int64), repeat
     step = np.arange(n)[None, :, None]
     began = np.maximum.accumulate(np.where(repeat, -1, step), axis=1)
     length = np.where(began >= 0, step - began + 1, state.run_length[:, None] + step + 1)

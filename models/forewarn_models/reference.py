@@ -119,10 +119,10 @@ def learned(
     `calibrating`. `deviation` (A, C) of a residual, in its unit; 0 where unknown."""
     due = accept & (2 * state.pending >= layout.window)
     state = _extended(state, np.flatnonzero(due))
-    offsets = block_offsets(state, regime, deviation)
-    state = _estimated(layout, state, offsets, np.flatnonzero(due & calibrating & (state.blocks > 1)))
+    some = np.flatnonzero(due & calibrating & (state.blocks > 1))
+    state = _estimated(layout, state, block_offsets(state, regime, deviation, some), some)
     since = np.where(due, 0.0, state.since + 1.0)
-    return _forecast(layout, replace(state, since=since), offsets)
+    return _forecast(layout, replace(state, since=since), regime, deviation)
 
 
 def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
@@ -143,22 +143,31 @@ def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
     )
 
 
-def block_offsets(state: ReferenceState, regime: RegimeState, deviation: Floats) -> Floats:
-    """(A, BLOCKS, C) residuals of the blocks by what the regression says today, 0 where there is none."""
-    explained = np.matmul(state.features - regime.feature_mean[:, None], regime.coefficients)
-    residual = state.readings - regime.reading_mean[:, None] - explained
-    real = np.arange(BLOCKS) >= BLOCKS - state.blocks[:, None]
-    known = (deviation > 0)[:, None] & real[:, :, None]
-    return np.where(known, residual / np.where(deviation > 0, deviation, 1.0)[:, None], 0.0)
+def block_offsets(
+    state: ReferenceState, regime: RegimeState, deviation: Floats, some: NDArray[np.intp]
+) -> Floats:
+    """(k, BLOCKS, C) residuals of the blocks of `some` assets by what the regression says today, 0 where none is."""
+    explained = np.matmul(state.features[some] - regime.feature_mean[some, None], regime.coefficients[some])
+    residual = state.readings[some] - regime.reading_mean[some, None] - explained
+    real = np.arange(BLOCKS) >= BLOCKS - state.blocks[some, None]
+    known = (deviation[some] > 0)[:, None] & real[:, :, None]
+    return np.where(known, residual / np.where(deviation > 0, deviation, 1.0)[some, None], 0.0)
+
+
+def _offset(regime: RegimeState, deviation: Floats, features: Floats, readings: Floats) -> Floats:
+    """(A, C) residual of mean `features` (A, p) and `readings` (A, C)."""
+    explained = np.matmul((features - regime.feature_mean)[:, None], regime.coefficients)[:, 0]
+    known = deviation > 0
+    return np.where(known, (readings - regime.reading_mean - explained) / np.where(known, deviation, 1.0), 0.0)
 
 
 def _estimated(layout: Layout, state: ReferenceState, offsets: Floats, some: NDArray[np.intp]) -> ReferenceState:
-    """r, q and what follows from them, of `some` assets."""
+    """r, q and what follows from them, of `some` assets with `offsets` (k, BLOCKS, C)."""
     if not len(some):
         return state
     n = state.blocks[some].astype(np.float64)[:, None]
     real = (np.arange(BLOCKS) >= BLOCKS - n)[:, :, None]
-    block = offsets[some]
+    block = offsets
     mean = block.sum(axis=1) / n
     centred = np.where(real, block - mean[:, None], 0.0)
     variance = np.maximum((centred**2).sum(axis=1) / n, 1e-12)
@@ -195,15 +204,18 @@ def _persistence(raw: Floats, n: Floats) -> Floats:
     return np.where(n >= _FEWEST_TO_WANDER, r, 0.0)
 
 
-def _forecast(layout: Layout, state: ReferenceState, offsets: Floats) -> ReferenceState:
+def _forecast(layout: Layout, state: ReferenceState, regime: RegimeState, deviation: Floats) -> ReferenceState:
     """Level and scale for the middle of the window to come."""
     n = np.maximum(state.blocks, 1)[:, None]
-    mean = offsets.sum(axis=1) / n
+    learned_from = (state.blocks > 0)[:, None]
+    features, readings = (ring.sum(axis=1, dtype=np.float64) / n for ring in (state.features, state.readings))
+    mean = np.where(learned_from, _offset(regime, deviation, features, readings), 0.0)
+    last = np.where(learned_from, _offset(regime, deviation, state.features[:, -1], state.readings[:, -1]), 0.0)
     ahead, r, q = state.since[:, None] + 0.5, state.persistence, state.innovation
     walks = r >= 1.0
     kept = np.where(walks, 0.0, r) ** (2.0 * ahead)
     variance = q * np.where(walks, ahead, (1.0 - kept) / np.where(walks, 1.0, 1.0 - r**2)) + q / n
-    level = mean + r**ahead * (offsets[:, -1] - mean)
+    level = mean + r**ahead * (last - mean)
     return replace(
         state,
         level=np.clip(level, state.home - state.range, state.home + state.range),

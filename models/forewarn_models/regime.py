@@ -93,11 +93,11 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
     if state.levelled.all():
         return state
     first = ~state.anchored & readable.any(axis=1)
-    origin = values[np.arange(len(values)), np.argmax(readable, axis=1)][:, layout.regime]
+    origin = values[np.arange(len(values)), np.argmax(readable, axis=1)][:, layout.regime_at]
     size = np.abs(origin)
-    read = good[:, :, layout.condition] & readable[:, :, None]
+    read = good[:, :, layout.condition_at] & readable[:, :, None]
     begins = ~state.levelled & read.any(axis=1)
-    reading = np.take_along_axis(values[:, :, layout.condition], np.argmax(read, axis=1)[:, None], axis=1)[:, 0]
+    reading = np.take_along_axis(values[:, :, layout.condition_at], np.argmax(read, axis=1)[:, None], axis=1)[:, 0]
     return replace(
         state,
         anchored=state.anchored | first,
@@ -110,7 +110,7 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
 
 def predict(layout: Layout, state: RegimeState, values: Floats, readable: Bools) -> Prediction:
     """What the condition signals should read; `values` (A, n, S), `readable` (A, n): all regime signals are good."""
-    relative = (values[:, :, layout.regime] - state.origin[:, None]) / state.scale[:, None]
+    relative = (values[:, :, layout.regime_at] - state.origin[:, None]) / state.scale[:, None]
     first, second = layout.products
     features = np.concatenate([relative, relative[..., first] * relative[..., second]], axis=2)
     features = np.where(readable[:, :, None], features, 0.0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forewarn_models.layout import Bools, Floats, Ints, Layout, Settings
 
@@ -57,15 +58,16 @@ def noted_late(state: RelearningState, late: Bools) -> RelearningState:
     return replace(state, late=state.late | late) if late.any() else state
 
 
-def jumped(layout: Layout, state: RelearningState, offsets: Floats, blocks: Ints, learning: Bools) -> Bools:
-    """(A,) whether the newest of the `offsets` (A, BLOCKS, C) follows a gap and is far from the others."""
-    candidates = np.flatnonzero(learning & (state.since_gap <= 1) & (blocks > _FEWEST_BLOCKS))
-    found = np.zeros(len(blocks), dtype=np.bool_)
-    for i in candidates:
-        before = offsets[i, -blocks[i] : -1]
-        spread = np.sqrt(before.var(axis=0) + 1.0 / layout.window)
-        found[i] = bool((np.abs(offsets[i, -1] - before.mean(axis=0)) > _JUMP * spread).any())
-    return found & (state.times < MOST)
+def candidates(state: RelearningState, blocks: Ints, learning: Bools) -> NDArray[np.intp]:
+    """The assets that came back from a long gap while they are learning."""
+    return np.flatnonzero(learning & (state.since_gap <= 1) & (blocks > _FEWEST_BLOCKS) & (state.times < MOST))
+
+
+def jumped(layout: Layout, offsets: Floats, blocks: int) -> bool:
+    """Whether the newest of the `offsets` (BLOCKS, C) is far from the other `blocks`."""
+    before = offsets[-blocks:-1]
+    spread = np.sqrt(before.var(axis=0) + 1.0 / layout.window)
+    return bool((np.abs(offsets[-1] - before.mean(axis=0)) > _JUMP * spread).any())
 
 
 def followed(
