@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: demo test check format bench-models bench-ingest lock clean
+DATA ?= ../shared/data
+
+.PHONY: demo test check format bench-models bench-figures bench-budget bench-faults bench-findings bench-vibration \
+	bench-ingest docs-images lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,8 +35,31 @@ format: $(READY)
 bench-models: $(READY)  ## speed of the models beside river, one JSON line
 	$(BIN)/python tests/benchmarks/bench_models.py $(ARGS)
 
+bench-figures: $(READY) ## the models on real histories beside what is to be reached, one JSON line; DATA names their folder
+	$(BIN)/python tests/benchmarks/bench_figures.py --data $(DATA) $(ARGS)
+
+bench-budget: $(READY)  ## false alarms of 200 healthy simulated machines over a year, one JSON line (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_budget.py $(ARGS)
+
+bench-faults: $(READY)  ## failure modes and signals named rightly on simulated faults, one JSON line
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_faults.py $(ARGS)
+
+bench-findings: $(READY) ## what technicians' findings teach the diagnosis, one JSON line
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_findings.py $(ARGS)
+
+bench-vibration: $(READY) ## speed of the features of waveforms, one JSON line
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_vibration.py $(ARGS)
+
 bench-ingest: $(READY)  ## from MQTT to committed rows, one JSON line
 	$(BIN)/python tests/benchmarks/bench_ingest.py $(ARGS)
+
+docs-images: $(READY)   ## the pictures of docs/models.md: a simulated pump, and an engine of FD001 that the model had not seen
+	rm -rf build/docs-images
+	$(BIN)/forewarn-sim generate run-to-failure --out build/docs-images/simulated
+	$(BIN)/forewarn-cloud plot build/docs-images/simulated/centrifugal_pump --asset pump-003 --out docs/images/pump-history.png
+	$(BIN)/forewarn-cloud fit $(DATA)/cmapss-fd001-train --assets 'engine-0[0-4]?' --assets engine-050 --out build/docs-images/model
+	$(BIN)/forewarn-cloud plot $(DATA)/cmapss-fd001-train --model build/docs-images/model --asset engine-051 \
+		--out docs/images/engine-history.svg
 
 lock:                   ## refresh requirements.lock (needs uv): names, versions and hashes only
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --extra dev pyproject.toml -o requirements.lock
