@@ -10,6 +10,9 @@ OrderState = Literal[
 ]
 OPEN_STATES: Final[tuple[OrderState, ...]] = ("PROPOSED", "OPEN", "ACKNOWLEDGED", "SCHEDULED", "IN_PROGRESS")
 EpisodeState = Literal["OPEN", "CLOSED"]
+EpisodeBaseline = Literal["KEPT", "AWAITED", "ANEW"]
+"""What the evidence deviates from. AWAITED: a repair had ordered a new baseline, which was yet to begin; ANEW: the
+machine has begun one that nobody ordered, and the fault may be part of it."""
 ReservationState = Literal["RESERVED", "IN_TRANSFER", "BACK_ORDERED", "CONSUMED", "RELEASED"]
 HOLDING_STATES: Final[tuple[ReservationState, ...]] = ("RESERVED", "IN_TRANSFER", "BACK_ORDERED")
 """The order still needs the part."""
@@ -102,6 +105,7 @@ class Episode:
     advisory_count: int = 1
     diagnosis_version: int = 0
     """How many findings have revised the failure-mode probabilities of `advisory`; 0: they are the edge's own."""
+    baseline: EpisodeBaseline = "KEPT"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,8 @@ class Question:
     """New evidence; None where the rule is asked again, as it wanted, or the fault was found."""
     found: bool = False
     """An inspection has just found the fault and its failure mode: which parts shall be sent?"""
+    order_open: bool = False
+    """Someone is on the way."""
 
 
 Rule = Callable[[Question], Verdict]
@@ -277,7 +279,14 @@ class _Replay:
 
     def _ask(self, subject: _Running, advisory: Advisory | None = None, *, found: bool = False) -> Verdict:
         return self.rule(
-            Question(case=subject.case, now_ms=self.now_ms, shelves=self.shelves, advisory=advisory, found=found)
+            Question(
+                case=subject.case,
+                now_ms=self.now_ms,
+                shelves=self.shelves,
+                advisory=advisory,
+                found=found,
+                order_open=subject.job is not None,
+            )
         )
 
     def _ask_again(self, subject: _Running, revisit_ms: int | None) -> None:

@@ -29,7 +29,7 @@ class ExpectedCost:
 
     def __call__(self, question: Question) -> Verdict:
         number = question.case.number
-        if question.advisory is not None and self._follow(number, question.advisory, question.now_ms) == "cleared":
+        if question.advisory is not None and self._follow(question, question.advisory) == "cleared":
             return Verdict(action="withdraw")
         if number not in self.episodes:
             return WAIT
@@ -38,16 +38,18 @@ class ExpectedCost:
         clearing = self.episodes[number].cleared_at is not None
         return WAIT if clearing else self._decided(question)
 
-    def _follow(self, number: int, advisory: Advisory, now_ms: int) -> Event:
+    def _follow(self, question: Question, advisory: Advisory) -> Event:
+        number = question.case.number
         step = follow(
             self.episodes.get(number),
             advisory,
             self.asset_type,
             self.policy,
             tenant=_TENANT,
-            now_ms=now_ms,
+            now_ms=question.now_ms,
             repaired_at=None,
             reset_pending=False,
+            order_open=question.order_open,
             make_id=lambda: str(number),
         )
         if step.episode is not None and step.episode.state == "OPEN":

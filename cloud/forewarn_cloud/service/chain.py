@@ -13,7 +13,7 @@ from forewarn_cloud.service.catalogue import asset_type_of
 from forewarn_cloud.service.decision import HOUR_MS
 from forewarn_cloud.service.diagnosis import Reading, read_with_findings
 from forewarn_cloud.service.episodes import follow
-from forewarn_cloud.service.ordering import ACTOR, decide_on, withdraw
+from forewarn_cloud.service.ordering import ACTOR, decide_on, has_open_order, note_begun_anew, withdraw
 from forewarn_cloud.service.policy import Policy
 from forewarn_models.wire import Advisory
 
@@ -98,6 +98,7 @@ class Chain:
         repaired_at = uow.orders.last_repair_at(asset.tenant, asset.asset)
         reset_pending = uow.records.awaits_answer(asset, "reset_baseline")
         episode = uow.episodes.open_one(asset.tenant, asset.asset)
+        order_open = episode is not None and has_open_order(uow, episode)
         undecided = False
         for advisory in reading.advisories:
             step = follow(
@@ -109,7 +110,9 @@ class Chain:
                 now_ms=now_ms,
                 repaired_at=repaired_at,
                 reset_pending=reset_pending,
+                order_open=order_open,
             )
+            kept = episode is not None and episode.baseline == "KEPT"
             undecided = (undecided or step.event in ("opened", "confirmed", "rediagnosed")) and step.event != "cleared"
             episode = step.episode
             if episode is None:
@@ -119,9 +122,11 @@ class Chain:
             uow.episodes.save(episode)
             if step.event in ("opened", "rediagnosed", "cleared"):
                 _note_episode(uow, episode, step.event, now_ms)
+            if kept and episode.baseline == "ANEW":
+                note_begun_anew(uow, episode, now_ms)
             if step.event == "cleared":
                 withdraw(uow, episode, "evidence cleared", now_ms)
-                episode = None
+                episode, order_open = None, False
         if episode is not None and undecided and episode.cleared_at is None:
             uow.episodes.save(decide_on(uow, episode, asset, self.policy, now_ms))
 

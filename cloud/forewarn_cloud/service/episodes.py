@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from forewarn_cloud.entities import UNSPECIFIED, Episode
+from forewarn_cloud.entities import UNSPECIFIED, Episode, EpisodeBaseline
 from forewarn_cloud.service.decision import HOUR_MS
 from forewarn_cloud.service.evidence import Evidence, weigh
 from forewarn_cloud.service.policy import Policy
@@ -37,6 +37,7 @@ def follow(
     now_ms: int,
     repaired_at: int | None,
     reset_pending: bool,
+    order_open: bool,
     make_id: Callable[[], str] = new_id,
 ) -> Step:
     """What one advisory does to the open episode of its asset.
@@ -44,26 +45,40 @@ def follow(
     Evidence of a run that began before the last repair (`repaired_at`) is about a machine that is no more. So may be
     evidence that does not tell when it began, as long as the node has not answered that it learns anew
     (`reset_pending`): it opens nothing. What is older than the latest evidence is counted and changes nothing.
+
+    A machine that learns anew unasked may have taken its fault for normal: what is NORMAL to it then does not clear an
+    episode with an open order (`order_open`). Someone has to look.
     """
     evidence = weigh(advisory, asset_type, policy)
     if repaired_at is not None and _since(advisory) <= repaired_at:
         return Step(episode=episode, event="none")
     if episode is None:
-        opens = evidence.opens and not (reset_pending and advisory.since is None)
-        return _begin(advisory, evidence, tenant, now_ms, make_id) if opens else Step(episode=None, event="none")
+        if not evidence.opens or (reset_pending and advisory.since is None):
+            return Step(episode=None, event="none")
+        return _begin(advisory, evidence, tenant, now_ms, make_id, "AWAITED" if reset_pending else "KEPT")
     counted = replace(episode, advisory_count=episode.advisory_count + 1)
     if advisory.observed_at < episode.last_evidence_at:
         return Step(episode=counted, event="none")
+    counted = replace(counted, baseline=_baseline(episode, advisory))
     if evidence.confirms:
         return _confirm(counted, advisory, evidence, policy)
-    return _clear(counted, advisory, evidence, policy, now_ms)
+    if not evidence.clears or (order_open and counted.baseline == "ANEW"):
+        return Step(episode=counted, event="none")  # off, out of reach or learning: nothing is known, or too little
+    return _clear(counted, advisory, policy, now_ms)
 
 
 def close(episode: Episode, reason: str, at: int) -> Episode:
     return replace(episode, state="CLOSED", closed_at=at, close_reason=reason, revisit_at=None)
 
 
-def _begin(advisory: Advisory, evidence: Evidence, tenant: str, now_ms: int, make_id: Callable[[], str]) -> Step:
+def _begin(
+    advisory: Advisory,
+    evidence: Evidence,
+    tenant: str,
+    now_ms: int,
+    make_id: Callable[[], str],
+    baseline: EpisodeBaseline,
+) -> Step:
     episode = Episode(
         id=make_id(),
         tenant=tenant,
@@ -74,8 +89,15 @@ def _begin(advisory: Advisory, evidence: Evidence, tenant: str, now_ms: int, mak
         opened_at=now_ms,
         last_evidence_at=advisory.observed_at,
         advisory=advisory,
+        baseline=baseline,
     )
     return Step(episode=episode, event="opened")
+
+
+def _baseline(episode: Episode, advisory: Advisory) -> EpisodeBaseline:
+    """Evidence of a machine that is still learning is an absolute limit, which no baseline changes."""
+    anew = advisory.maturity == "LEARNING" and episode.advisory.maturity != "LEARNING"
+    return "ANEW" if anew and episode.baseline == "KEPT" else episode.baseline
 
 
 def _confirm(episode: Episode, advisory: Advisory, evidence: Evidence, policy: Policy) -> Step:
@@ -99,9 +121,7 @@ def _takes_over(episode: Episode, advisory: Advisory, evidence: Evidence, policy
     return episode.failure_mode == UNSPECIFIED or evidence.probability >= present + policy.belief.rediagnosis_margin
 
 
-def _clear(episode: Episode, advisory: Advisory, evidence: Evidence, policy: Policy, now_ms: int) -> Step:
-    if not evidence.clears:  # off, out of reach or learning: nothing is known
-        return Step(episode=episode, event="none")
+def _clear(episode: Episode, advisory: Advisory, policy: Policy, now_ms: int) -> Step:
     since = episode.cleared_at if episode.cleared_at is not None else advisory.observed_at
     if advisory.observed_at - since >= policy.times.clear_hours * HOUR_MS:
         return Step(episode=close(replace(episode, cleared_at=since), "evidence cleared", now_ms), event="cleared")

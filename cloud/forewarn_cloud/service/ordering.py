@@ -57,6 +57,17 @@ def decide_on(uow: UnitOfWork, episode: Episode, asset: Asset, policy: Policy, n
     return replace(episode, revisit_at=decision.revisit_at_ms)
 
 
+def has_open_order(uow: UnitOfWork, episode: Episode) -> bool:
+    return any(order.state in OPEN_STATES for order in uow.orders.of_episode(episode.tenant, episode.id))
+
+
+def note_begun_anew(uow: UnitOfWork, episode: Episode, at: int) -> None:
+    """The machine has begun a new baseline unasked: an open order stays, and says so."""
+    for order in uow.orders.of_episode(episode.tenant, episode.id):
+        if order.state in OPEN_STATES:
+            note_order(uow, order, "baseline_begun_anew", at, {})
+
+
 def withdraw(uow: UnitOfWork, episode: Episode, reason: str, at: int) -> None:
     """The evidence has cleared: an order nobody has started is taken back, its parts are free, the customer is told."""
     for order in uow.orders.of_episode(episode.tenant, episode.id):

@@ -1,5 +1,6 @@
 """What a backtest takes for the truth, and how the policy's rule follows the evidence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -184,6 +185,18 @@ def test_evidence_that_stays_away_withdraws_the_order(rule: ExpectedCost, shelve
     cleared = 50 + clear_hours
     assert rule(_question(_advisory(cleared, "NORMAL"), cleared, shelves)).action == "withdraw"
     assert rule(_question(None, cleared + 1, shelves)).action == "wait"
+
+
+def test_an_order_outlives_a_baseline_that_the_machine_began_anew_by_itself(
+    rule: ExpectedCost, shelves: Shelves
+) -> None:
+    assert rule(_question(_advisory(48, "ALARM", modes={"bearing_wear": 0.9}), 48, shelves)).action == "order"
+    anew = msgspec.structs.replace(_advisory(50, "UNKNOWN"), maturity="LEARNING", reason="reset")
+    asked = [anew, _advisory(400, "NORMAL"), _advisory(600, "NORMAL")]
+    questions = [_question(advisory, (advisory.observed_at - T0) / HOUR, shelves) for advisory in asked]
+    assert [rule(replace(question, order_open=True)).action == "withdraw" for question in questions] == [False] * 3
+    again = [rule(question).action == "withdraw" for question in questions]
+    assert again[-1], "without one the evidence has cleared"
 
 
 def test_nothing_is_ordered_while_the_evidence_clears_as_in_the_service(rule: ExpectedCost, shelves: Shelves) -> None:

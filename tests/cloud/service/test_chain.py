@@ -241,6 +241,21 @@ def test_a_machine_nothing_is_known_of_has_not_become_well(world: World, quiet: 
     assert world.order().state == "OPEN"
 
 
+def test_an_order_outlives_a_baseline_that_the_machine_began_anew_by_itself_and_says_so(world: World) -> None:
+    """What was taken for a fault has become normal to the model; nobody has looked."""
+    open_order(world)
+    world.hear(normal(at_hours=500, condition="UNKNOWN", maturity="LEARNING", reason="reset"))
+    for hours in range(524, 1000, 24):
+        world.hear(normal(at_hours=hours, maturity="PROVISIONAL", reason="periodic"))
+    order = world.order()
+    assert order.state == "OPEN"
+    assert world.stock(SEAL) == (1, 1)
+    assert [row.action for row in world.rows(schema.audit) if row.subject_id == order.id].count(
+        "baseline_begun_anew"
+    ) == 1
+    assert world.news() == [("order_opened", "ops@acme.example")]
+
+
 def test_new_evidence_after_a_short_calm_keeps_the_order(world: World) -> None:
     open_order(world)
     world.hear(normal(at_hours=5), advisory(at_hours=8, since=START_MS - HOUR_MS), normal(at_hours=18))

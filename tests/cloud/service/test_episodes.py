@@ -26,7 +26,12 @@ OVER_ALERT_LIMIT: dict[str, Any] = {
 
 
 def step(
-    episode: Episode | None, heard: Advisory, repaired_at: int | None = None, *, reset_pending: bool = False
+    episode: Episode | None,
+    heard: Advisory,
+    repaired_at: int | None = None,
+    *,
+    reset_pending: bool = False,
+    order_open: bool = False,
 ) -> Step:
     return follow(
         episode,
@@ -37,6 +42,7 @@ def step(
         now_ms=heard.observed_at + 1000,
         repaired_at=repaired_at,
         reset_pending=reset_pending,
+        order_open=order_open,
         make_id=lambda: "e1",
     )
 
@@ -168,3 +174,44 @@ def test_evidence_of_unknown_beginning_opens_nothing_while_the_repaired_machine_
 
 def test_a_pending_reset_does_not_keep_an_open_episode_from_clearing() -> None:
     assert step(opened(), normal(at_hours=2), reset_pending=True).event == "clearing"
+
+
+def learning(at_hours: float, **changes: Any) -> Advisory:
+    return normal(at_hours=at_hours, condition="UNKNOWN", maturity="LEARNING", **changes)
+
+
+def normal_for_days(episode: Episode | None, *, order_open: bool) -> Step:
+    calm = step(episode, normal(at_hours=200, maturity="PROVISIONAL"), order_open=order_open).episode
+    return step(calm, normal(at_hours=300, maturity="PROVISIONAL"), order_open=order_open)
+
+
+@pytest.mark.parametrize("reason", ["reset", "change"], ids=["by itself", "after the node was installed anew"])
+def test_what_is_normal_to_a_machine_that_learned_anew_unasked_clears_no_open_order(reason: str) -> None:
+    anew = step(opened(), learning(100, reason=reason)).episode
+    assert normal_for_days(anew, order_open=True).event == "none"
+    assert normal_for_days(anew, order_open=False).event == "cleared", "nobody is on the way"
+    assert normal_for_days(opened(), order_open=True).event == "cleared", "the baseline is the one the fault is told by"
+
+
+def test_new_evidence_against_the_new_baseline_does_not_make_it_the_old_one() -> None:
+    episode = step(opened(), learning(100)).episode
+    episode = step(episode, advisory(at_hours=150, maturity="PROVISIONAL")).episode
+    assert normal_for_days(episode, order_open=True).event == "none"
+
+
+def test_a_limit_is_no_matter_of_a_baseline() -> None:
+    over: dict[str, Any] = {**OVER_ALERT_LIMIT, "maturity": "LEARNING"}
+    episode = step(step(None, advisory(**over)).episode, learning(100)).episode
+    assert normal_for_days(episode, order_open=True).event == "cleared"
+
+
+def test_a_baseline_begun_anew_while_a_limit_is_exceeded_is_noticed_too() -> None:
+    episode = step(opened(), advisory(at_hours=100, **{**OVER_ALERT_LIMIT, "maturity": "LEARNING"})).episode
+    assert normal_for_days(episode, order_open=True).event == "none"
+
+
+def test_the_new_baseline_that_a_repair_ordered_clears_evidence_that_came_before_it_began() -> None:
+    repaired_at = START_MS + 10 * HOUR_MS
+    soon = step(None, advisory(at_hours=12, since=repaired_at + HOUR_MS), repaired_at, reset_pending=True)
+    ordered = step(soon.episode, learning(13, reason="reset"), repaired_at).episode
+    assert normal_for_days(ordered, order_open=True).event == "cleared"

@@ -275,6 +275,7 @@ episodes = Table(
     _instant("revisit_at", nullable=True),
     Column("advisory_count", Integer, nullable=False, server_default="1"),
     Column("diagnosis_version", Integer, nullable=False, server_default="0"),
+    Column("baseline", String(16), nullable=False, server_default="KEPT"),
     _one_of("state", "OPEN", "CLOSED"),
     ForeignKeyConstraint(["tenant", "asset"], ["assets.tenant", "assets.asset"]),
     Index(
@@ -289,7 +290,8 @@ episodes = Table(
 )
 """One run of evidence about one asset and failure mode. `started_at`: since when, by the machine's time; `cleared_at`:
 since when the machine has been NORMAL again; `advisory`: the latest that was evidence, with its failure-mode
-probabilities as `diagnosis_version` findings have revised them."""
+probabilities as `diagnosis_version` findings have revised them; `baseline`: whether the one it deviates from still
+holds."""
 
 decisions = Table(
     "decisions",
