@@ -8,20 +8,20 @@ impossible on a machine at work is not believed about limits either, until it ha
 on its way to the impossible (a temperature in another unit, at every start) it would pass the limit.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_models.assessment import Quality
-from forewarn_models.layout import Bools, Floats, Ints, Layout
+from forewarn_models.layout import Bools, Floats, Ints, Layout, updated
 from forewarn_models.readings import Readings
 
 ALERT_LEVEL: Final = 0.75
 _HIGHEST_ALERT: Final = 0.95
 CLEAR_LEVEL: Final = 0.7
-"""Of the anomaly score; the ALARM level is 1. A condition is cleared below it, or below what is calm for the machine."""
+"""Of the anomaly score; the ALARM level is 1. A condition is cleared below it, or below what is calm for the asset."""
 _RAISE_WINDOWS: Final = 0.15
 _CLEAR_WINDOWS: Final = 1.0
 _ROUNDED: Final = 1.0 - 1e-6
@@ -120,7 +120,7 @@ def suspects(
     noise = np.where(deviation > 0, deviation, np.inf)[:, None]
     far = moved > np.maximum(_LEAP_DEVIATIONS * noise, _LEAP_SPREADS * spread[:, None])
     if not far.any() and not state.leap.any():
-        return np.zeros(residual.shape, dtype=np.bool_), replace(state, residual=last[:, -1])
+        return np.zeros(residual.shape, dtype=np.bool_), updated(state, residual=last[:, -1])
     leapt = usable & far & (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
     relative = np.where(usable, moved / noise, 0.0)
     leapt &= relative > _DOMINANCE * np.sort(relative, axis=2)[:, :, -2:-1].max(axis=2, keepdims=True, initial=0.0)
@@ -129,7 +129,7 @@ def suspects(
     for i in range(residual.shape[1]):
         leap = _leap_after(leap, residual[:, i], usable[:, i], leapt[:, i])
         suspect[:, i] = leap != 0
-    return suspect, replace(state, residual=last[:, -1], leap=leap)
+    return suspect, updated(state, residual=last[:, -1], leap=leap)
 
 
 def _last_usable(initial: Floats, residual: Floats, usable: Bools) -> Floats:
@@ -180,10 +180,10 @@ def judge(
     alerted, alarm, state = _latched(layout, state, score, score >= clear, alert, counts, hours, interval_ms)
     since_ms, state = _since(state, readings.t_ms, (score >= clear) | alerted | alarm, counts)
     limit_alert, limit_alarm, state = _limits(layout, state, readings, suspect)
-    doubted, state = _persisting(state, np.asarray(suspect.any(axis=2)))
+    doubted, state = _persisting(state, _any_column(suspect))
     level = np.where(alarm & armed[:, None], 3, np.where((alerted & armed[:, None]) | doubted, 2, 1))
     level = np.where(counts, level, np.where(layout.has_limits & readings.on & ~armed[:, None], 1, 0))
-    over_limit = np.where(limit_alarm.any(axis=2) & readings.settled, 3, np.where(limit_alert.any(axis=2), 2, 0))
+    over_limit = np.where(_any_column(limit_alarm) & readings.settled, 3, np.where(_any_column(limit_alert), 2, 0))
     level = np.maximum(level, over_limit)
     verdict = Verdict(
         condition=level.astype(np.int8),
@@ -195,13 +195,18 @@ def judge(
     return verdict, state
 
 
+def _any_column(holds: Bools) -> Bools:
+    """(A, n) of (A, n, k), quickly where it holds nowhere."""
+    return np.asarray(holds.any(axis=2)) if holds.any() else np.zeros(holds.shape[:2], dtype=np.bool_)
+
+
 def _observed(state: ConditionState, readings: Readings, interval_ms: Floats) -> tuple[Floats, ConditionState]:
     """Observed running hours at every sample: a gap counts as two usual intervals at most."""
     longest = np.where(interval_ms > 0, 2.0 * interval_ms, np.inf)[:, None]
     step_hours = np.minimum(readings.step_ms, longest) / 3_600_000.0
     hours = state.observed_hours[:, None] + np.cumsum(np.where(readings.on, step_hours, 0.0), axis=1)
     idle = np.where(readings.on, 0.0, step_hours).sum(axis=1)
-    return hours, replace(state, observed_hours=hours[:, -1], idle_hours=state.idle_hours + idle)
+    return hours, updated(state, observed_hours=hours[:, -1], idle_hours=state.idle_hours + idle)
 
 
 _Column = TypeVar("_Column", bound=np.generic)
@@ -229,25 +234,32 @@ def _latched(
     hours: Floats,
     interval_ms: Floats,
 ) -> tuple[Bools, Bools, ConditionState]:
+    if not (high.any() or state.alert.any() or state.alarm.any()) and counts.all():
+        calm = np.repeat(hours[:, -1:], 2, axis=1)
+        return high, high, updated(state, calm_hours=calm, score=score[:, -1])
     window_hours = (_ROUNDED * layout.window * interval_ms / 3_600_000.0)[:, None]
     raised = _latest(state.raised_hours, hours, counts & high)
     clear = hours - raised >= _CLEAR_WINDOWS * window_hours
     calm, latches = state.calm_hours.copy(), []
-    for i, (level, latch) in enumerate(((alert_level, state.alert), (1.0, state.alarm))):
+    levels = (alert_level, np.ones_like(alert_level))
+    for i, (level, latch) in enumerate(zip(levels, (state.alert, state.alarm), strict=True)):
         last_calm = _latest(state.calm_hours[:, i], hours, counts & (score < level))
         raises = counts & (score >= level) & (hours - last_calm >= _RAISE_WINDOWS * window_hours)
         latches.append(_latest(latch, raises, raises | clear))
         calm[:, i] = last_calm[:, -1]
     alert, alarm = latches
-    after = replace(state, raised_hours=raised[:, -1], calm_hours=calm, alert=alert[:, -1], alarm=alarm[:, -1])
-    return alert, alarm, replace(after, score=score[:, -1])
+    after = updated(state, raised_hours=raised[:, -1], calm_hours=calm, alert=alert[:, -1], alarm=alarm[:, -1])
+    return alert, alarm, updated(after, score=score[:, -1])
 
 
 def _since(state: ConditionState, t_ms: Ints, lasts: Bools, counts: Bools) -> tuple[Ints, ConditionState]:
     """A condition that is held, although the score has come down, is held by evidence that began when it began."""
+    if not lasts.any():
+        none = np.full(lasts.shape, -1, dtype=np.int64)
+        return none, updated(state, since_ms=none[:, -1])
     before = np.concatenate([state.since_ms[:, None] >= 0, lasts[:, :-1]], axis=1)
     since = _latest(state.since_ms, np.where(lasts, t_ms, np.int64(-1)), (lasts & ~before & counts) | ~lasts)
-    return since, replace(state, since_ms=since[:, -1])
+    return since, updated(state, since_ms=since[:, -1])
 
 
 def _limits(
@@ -264,7 +276,7 @@ def _limits(
     beyond_alarm = (values >= layout.limit_alarm) | (values <= layout.limit_alarm_low)
     over_alert = _running_length(state.over_alert, active & beyond_alert)
     over_alarm = _running_length(state.over_alarm, active & beyond_alarm)
-    after = replace(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1], unbelieved=unbelieved[:, -1])
+    after = updated(state, over_alert=over_alert[:, -1], over_alarm=over_alarm[:, -1], unbelieved=unbelieved[:, -1])
     return over_alert >= LIMIT_SAMPLES, over_alarm >= LIMIT_SAMPLES, after
 
 
@@ -283,7 +295,7 @@ def _unbelieved(state: ConditionState, readings: Readings, suspect: Bools) -> Bo
 
 def _persisting(state: ConditionState, suspect: Bools) -> tuple[Bools, ConditionState]:
     length = _running_length(state.suspect_samples[:, None], suspect[:, :, None])[:, :, 0]
-    return length >= LIMIT_SAMPLES, replace(state, suspect_samples=length[:, -1])
+    return length >= LIMIT_SAMPLES, updated(state, suspect_samples=length[:, -1])
 
 
 def _running_length(initial: Ints, holds: Bools) -> Ints:

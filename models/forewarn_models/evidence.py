@@ -10,17 +10,18 @@
    change-point detection"). Its terms are the contributions. The distance is the z of a single signal of the same T.
 4. The threshold comes from the maxima over windows in health of half the squared distance, whose tail is exponential
    where residuals are normal: they are taken as Gumbel distributed (extreme-value theory of block maxima: Coles 2001,
-   ch. 3), fitted by moments, and the threshold is the level which the budgeted number of windows a month exceeds. Maxima
-   need no assumption on serial correlation within a window. A window that is neither calm nor leads to an ALERT waits,
-   and counts once the machine is calm again; none counts for more than the threshold.
+   ch. 3), fitted by moments, and the threshold is the level which the budgeted number of windows a month exceeds.
+   Maxima need no assumption on serial correlation within a window. A window that is not calm waits, and counts once the
+   machine is calm again, or not at all if it led to an ALARM; none counts for more than the threshold.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from forewarn_models.layout import MONTH_MS, Bools, Floats, Layout, Settings
+from forewarn_models.layout import MONTH_MS, Bools, Floats, Layout, Settings, row_sums, updated
 from forewarn_models.reference import ReferenceState
 
 _CLIP: Final = 4.0
@@ -44,6 +45,8 @@ _CALM_CHANCE: Final = 0.2
 _CALM_MOST: Final = 0.9
 """Of the threshold."""
 _TRUSTED_SAMPLES: Final = 400.0
+_CAUTION: Final = 0.25
+"""Thresholds of a baseline of n samples, fewer than trusted, are raised by (trusted / n) to this power."""
 _CONSTANT: Final = 1e-3
 _FINEST: Final = 1e-6
 """Smallest standard deviation of a residual, relative to the reading: of a signal that was constant, of any other."""
@@ -79,6 +82,8 @@ class EvidenceState:
     """(A,) distance below which a window is learned from; 0 before it is known."""
     fitted_samples: Floats
     """(A,) samples behind deviation and whitening."""
+    budgeted_windows: Floats
+    """(A,) windows behind threshold, alert and calm."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +120,7 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
         alert=none,
         calm=none,
         fitted_samples=none,
+        budgeted_windows=none,
     )
 
 
@@ -130,9 +136,9 @@ def accumulate(
 ) -> tuple[Evidence, EvidenceState]:
     """Evidence of a segment: `residual` (A, n, C) in units, where `usable` (A, n, C); the others (A, n).
 
-    `doubt` is the standard deviation of a prediction relative to a familiar one. `gain` is the weight of a sample in the
-    exponential window: 0 where the sample does not count, so that the evidence stays. Evidence of a signal that cannot
-    be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
+    `doubt` is the standard deviation of a prediction relative to a familiar one. `gain` is the weight of a sample in
+    the exponential window: 0 where the sample does not count, so that the evidence stays. Evidence of a signal that
+    cannot be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
     """
     known = state.deviation > 0
     per_unit = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
@@ -143,12 +149,18 @@ def accumulate(
     significance = offset * reference.scale[:, None]
     bad = np.clip(significance, layout.lowest_deviation, layout.highest_deviation) if layout.one_sided else significance
     evidence = _evidence(np.matmul(bad, state.whitening), reference.freedom[:, None], offset, significance)
-    return evidence, replace(state, smoothed=smoothed[:, -1])
+    return evidence, updated(state, smoothed=smoothed[:, -1])
 
 
 def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools, level: Floats) -> Floats:
+    some_void = bool(void.any())
+    if not some_void and len(start) == 1:
+        smoothed = _smooth_unbounded(start, standard, gain)
+        before = np.concatenate([start[:, None], smoothed[:, :-1]], axis=1)
+        if (np.abs(standard - before) <= _CLIP).all():
+            return smoothed
     smoothed = np.empty_like(standard)
-    now, some_void = start, bool(void.any())
+    now = start
     for i in range(standard.shape[1]):
         step = np.minimum(np.maximum(standard[:, i] - now, -_CLIP), _CLIP)
         now = now + gain[:, i, None] * step
@@ -158,17 +170,26 @@ def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools, level: F
     return smoothed
 
 
+def _smooth_unbounded(start: Floats, standard: Floats, gain: Floats) -> Floats:
+    """The same where no step is bounded, without a loop, which would cost more than all the rest for a single asset."""
+    kept = np.cumsum(np.log1p(-gain), axis=1)
+    since = np.minimum(kept[:, :, None] - kept[:, None], 0.0)
+    weight = np.exp(since) * np.tri(gain.shape[1]) * gain[:, None]
+    smoothed: Floats = np.exp(kept)[:, :, None] * start[:, None] + np.matmul(weight, standard)
+    return smoothed
+
+
 def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) -> Evidence:
     square = z * z
     half = 0.5 * (freedom + 1.0) * np.log1p(square / freedom)
     terms = np.log1p(_TOUCHED * np.expm1(np.minimum(half, _GREATEST_T)))
-    total = terms.sum(axis=2)
+    total = row_sums(terms)
     single = np.log1p(np.expm1(np.minimum(total, _GREATEST_T)) / _TOUCHED)
     return Evidence(
         offset=offset,
         significance=significance,
         distance=np.sqrt(2.0 * np.maximum(single, total)),
-        magnitude=np.sqrt(square.sum(axis=2)),
+        magnitude=np.sqrt(row_sums(square)),
         share=terms / np.where(total > 0, total, 1.0)[:, :, None],
     )
 
@@ -182,14 +203,14 @@ def collected(
     `counts` (A, n), of assets that are `calibrating` (A,).
     """
     maximum = np.where(counts, evidence.distance, 0.0).max(axis=1)
-    state = replace(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
+    state = updated(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
     if not calibrating.any():
         return state
     used = usable & (counts & calibrating[:, None])[:, :, None]
     deviation = np.where(state.samples > 2 * state.samples.shape[1], state.deviation, 0.0)
     bound = np.where(deviation > 0, _LEARN_CLIP * deviation, np.inf)[:, None]
     kept = np.where(used, np.clip(error, -bound, bound), 0.0)
-    return replace(
+    return updated(
         state,
         pending_products=state.pending_products + np.matmul(kept.transpose(0, 2, 1), kept),
         pending_samples=state.pending_samples + used.sum(axis=1),
@@ -209,15 +230,15 @@ def learned(
     steadiness: Floats,
     interval_ms: Floats,
 ) -> EvidenceState:
-    """The state after a window, (A,) each: learned where `healthy`; its maximum counts if it is `complete`, and waits if
-    the machine is neither healthy nor `alarmed`.
+    """The state after a window, (A,) each: learned where `healthy`; its maximum counts if it is `complete`, and waits
+    if the machine is neither healthy nor `alarmed`.
 
     `level` (A, C) typical size of the readings and `steadiness` (A, C) share of readings that repeat the one before:
     they bound the standard deviation of signals that hardly move from below.
     """
     state = _counted(state, healthy, alarmed, complete)
     keep = (healthy & calibrating)[:, None]
-    state = replace(
+    state = updated(
         state,
         products=state.products + keep[:, :, None] * state.pending_products,
         samples=state.samples + keep * state.pending_samples,
@@ -234,7 +255,7 @@ def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Boo
     counts = complete & (state.fitted_samples > 0) & (state.pending_maximum > 0)
     waiting = state.waiting_maxima + counts[:, None] * np.stack([np.ones_like(highest), highest, highest**2], axis=1)
     kept = np.minimum(1.0, _REMEMBERED_WINDOWS / np.maximum(state.maxima[:, :1], 1.0))
-    return replace(
+    return updated(
         state,
         maxima=kept * state.maxima + healthy[:, None] * waiting,
         waiting_maxima=np.where((healthy | alarmed)[:, None], 0.0, waiting),
@@ -242,26 +263,39 @@ def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Boo
 
 
 def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval_ms: Floats) -> EvidenceState:
-    """The state with the distance that the budgeted number of windows a month exceed, and the one of calm windows."""
-    count, total, squares = state.maxima.T
+    """The state with the distances that the budgeted numbers of windows a month exceed, and the one of calm windows.
+
+    They are worked out anew whenever there are some windows more.
+    """
+    grown = state.maxima[:, 0] >= 1.02 * state.budgeted_windows
+    due = np.flatnonzero((state.fitted_samples > 0) & (grown | (state.budgeted_windows == 0)))
+    if not len(due):
+        return state
+    count, total, squares = state.maxima[due].T
     prior_mean = 0.5 * (1.4 * len(layout.condition) ** 0.23) ** 2
     mean = (_PRIOR_MEAN_WINDOWS * prior_mean + total) / (_PRIOR_MEAN_WINDOWS + count)
     spread = np.maximum(squares - 2.0 * mean * total + count * mean**2, 0.0)
     variance = (_PRIOR_SPREAD_WINDOWS * (_PRIOR_SPREAD * mean) ** 2 + spread) / (_PRIOR_SPREAD_WINDOWS + count)
-    windows_per_month = MONTH_MS / (layout.window * np.where(interval_ms > 0, interval_ms, MONTH_MS))
+    usual_ms = interval_ms[due]
+    windows_per_month = MONTH_MS / (layout.window * np.where(usual_ms > 0, usual_ms, MONTH_MS))
     chance = np.clip(settings.false_alarms_per_asset_month / windows_per_month, 1e-9, 0.2)
-    doubt = 1.0 + _DOUBT / (_PRIOR_SPREAD_WINDOWS + count)
-    caution = max(1.0, _TRUSTED_SAMPLES / settings.baseline_samples) ** (0.25)
-    threshold = caution * _level(mean, doubt * np.sqrt(variance), chance)
-    alert = caution * _level(mean, doubt * np.sqrt(variance), np.minimum(_ALERTS_PER_ALARM * chance, 0.3))
+    doubtful = (1.0 + _DOUBT / (_PRIOR_SPREAD_WINDOWS + count)) * np.sqrt(variance)
+    caution = max(1.0, _TRUSTED_SAMPLES / settings.baseline_samples) ** _CAUTION
+    threshold = caution * _level(mean, doubtful, chance)
     calm = _level(mean, np.sqrt(variance), np.array(_CALM_CHANCE))
-    known = state.fitted_samples > 0
-    return replace(
+    return updated(
         state,
-        threshold=np.where(known, threshold, 0.0),
-        alert=np.where(known, alert, 0.0),
-        calm=np.where(known, np.minimum(calm, _CALM_MOST * threshold), 0.0),
+        threshold=_put(state.threshold, due, threshold),
+        alert=_put(state.alert, due, caution * _level(mean, doubtful, np.minimum(_ALERTS_PER_ALARM * chance, 0.3))),
+        calm=_put(state.calm, due, np.minimum(calm, _CALM_MOST * threshold)),
+        budgeted_windows=_put(state.budgeted_windows, due, count),
     )
+
+
+def _put(target: Floats, index: NDArray[np.intp], rows: Floats) -> Floats:
+    result = target.copy()
+    result[index] = rows
+    return result
 
 
 def _level(mean: Floats, spread: Floats, chance: Floats) -> Floats:
@@ -289,7 +323,7 @@ def _fitted(state: EvidenceState, level: Floats, steadiness: Floats) -> Evidence
     whitening[due] = _whitening(state.products[due], samples[due])
     fitted_samples = state.fitted_samples.copy()
     fitted_samples[due] = samples[due]
-    return replace(state, deviation=deviation, whitening=whitening, fitted_samples=fitted_samples)
+    return updated(state, deviation=deviation, whitening=whitening, fitted_samples=fitted_samples)
 
 
 def _whitening(products: Floats, samples: Floats) -> Floats:

@@ -8,7 +8,7 @@ is not learned at all, and blocks of any length give the same answer.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from typing import Final
 
@@ -28,7 +28,7 @@ from forewarn_models.diagnosis import mode_probabilities
 from forewarn_models.evidence import Evidence
 from forewarn_models.fleet_model import PathState, followed_path, predicted_life
 from forewarn_models.knowledge import FleetKnowledge, fingerprint
-from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints, Layout, Settings, layout_of
+from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints, Layout, Settings, layout_of, row_sums, updated
 from forewarn_models.prognosis import failure_severity, followed, remaining_life
 from forewarn_models.readings import Readings, read
 from forewarn_models.regime import Prediction
@@ -58,6 +58,7 @@ __all__ = [
 
 _COUNTED_FROM: Final = 1.0
 """Share of the baseline after which window maxima are what they will be."""
+_A_FLEET: Final = 16
 _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
 _FAMILIAR: Final = 2.0
@@ -77,7 +78,7 @@ class Model:
     def layout(self) -> Layout:
         layout = layout_of(self.asset_type, self.settings)
         fleet = None if self.knowledge is None else self.knowledge.fleet_model
-        return layout if fleet is None else replace(layout, horizons=fleet.horizons)
+        return layout if fleet is None else updated(layout, horizons=fleet.horizons)
 
     @property
     def id(self) -> str:
@@ -262,7 +263,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         fleet_rul_hours=fleet_rul_hours,
     )
     late = (regime.levelled & ~state.regime.levelled).any(axis=1) & (state.baseline.samples > 0)
-    after = replace(
+    after = updated(
         state,
         step=state.step + t_ms.shape[1],
         relearning=relearnings.noted_late(state.relearning, late),
@@ -285,7 +286,9 @@ def _fleet_remaining_life(model: Model, path: PathState, readings: Readings) -> 
 
 
 def _all(holds: Bools) -> Bools:
-    """(A, n) of (A, n, k): over a few columns much faster than the reduction of numpy."""
+    """(A, n) of (A, n, k): for a fleet, over few columns, column by column is much faster than the reduction."""
+    if len(holds) < _A_FLEET:
+        return np.asarray(holds.all(axis=2))
     return reduce(np.logical_and, np.moveaxis(holds, 2, 0), np.ones(holds.shape[:2], dtype=np.bool_))
 
 
@@ -386,7 +389,7 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
         quality[:, :, layout.condition_at] = np.where(segment.suspect, np.int8(Quality.LEAP), columns)
     return Assessment(
         t_ms=readings.t_ms,
-        anomaly_score=contribution.sum(axis=2),
+        anomaly_score=row_sums(contribution),
         contribution=contribution,
         residual=residual,
         deviation=deviation,
@@ -432,7 +435,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
     error = segment.residual / np.sqrt(1.0 + segment.prediction.leverage)[:, :, None]
     step = segment.readings.step_ms
     timed = learning[:, None] & readable & (step > 0)
-    baseline = replace(
+    baseline = updated(
         state.baseline,
         pending=state.baseline.pending + readable.sum(axis=1),
         pending_familiar=state.baseline.pending_familiar + familiar.sum(axis=1),
@@ -440,7 +443,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
         pending_log_interval=state.baseline.pending_log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
         pending_intervals=state.baseline.pending_intervals + timed.sum(axis=1),
     )
-    return replace(
+    return updated(
         state,
         relearning=relearnings.noted_gap(model.layout, state.relearning, step, _interval_ms(before.baseline)),
         regime=regimes.collected(state.regime, segment.prediction, segment.relative, usable, weight),
@@ -479,7 +482,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     maturity = _maturity(model.settings, baseline)
     healthy = _healthy(state, learning=maturity == Maturity.LEARNING)
     calibrating = _calibrating(model, baseline)
-    state = replace(state, step=0)
+    state = updated(state, step=0)
     trend = followed(
         layout,
         model.knowledge,
@@ -509,7 +512,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     reference = references.learned(
         layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=calibrating
     )
-    baseline = replace(
+    baseline = updated(
         baseline,
         samples=baseline.samples + np.where(healthy, baseline.pending, 0),
         pending=np.zeros_like(baseline.pending),
@@ -533,7 +536,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     anew = steady.copy()
     for i, mine in zip(some.tolist(), offsets, strict=True):
         anew[i] |= relearnings.jumped(layout, mine, int(reference.blocks[i]))
-    after = replace(
+    after = updated(
         state,
         trend=trend,
         regime=regime,
@@ -551,7 +554,7 @@ def _begun_anew(layout: Layout, state: State, anew: Bools) -> State:
         times[index] += 1
         path = state.path  # what is normal has changed, not the age of the machine
         state = with_fresh_asset(layout, state, index, int(state.readings.last_ms[index]))
-        state = replace(state, path=path, relearning=replace(state.relearning, times=times))
+        state = updated(state, path=path, relearning=updated(state.relearning, times=times))
     return state
 
 

@@ -75,7 +75,10 @@ def fit_knowledge(asset_type: str, paths: Sequence[Path]) -> FleetKnowledge:
     failed = [path for path in paths if path.failed and len(path.hours)]
     censored = [path for path in paths if not path.failed and len(path.hours)]
     if len(failed) < FEWEST_FAILURES:
-        raise KnowledgeError(f"{len(failed)} histories end in a failure; at least {FEWEST_FAILURES} are needed")
+        raise KnowledgeError(
+            f"failures.csv: {len(failed)} histories end in a failure; at least {FEWEST_FAILURES} are needed: "
+            "add machines that failed, each with its telemetry until then and a row asset_id, failed_at, failure_mode"
+        )
     at_failure = np.array([math.log(max(_end(path), 1e-3)) for path in failed])
     severity, rul = _points(failed)
     knots, mean, spread = _curve(severity, rul)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,26 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Columns = slice | NDArray[np.intp]
+
+
+_Part = TypeVar("_Part")
+
+
+def updated(part: _Part, **fields: object) -> _Part:
+    """A copy of a plain dataclass with some fields changed: what `dataclasses.replace` does, ten times as fast.
+
+    It runs no `__init__`; the parts of the state have none of their own.
+    """
+    copy = object.__new__(type(part))
+    copy.__dict__.update(part.__dict__)
+    copy.__dict__.update(fields)
+    return copy
+
+
+def row_sums(values: Floats) -> Floats:
+    """Sums along a short last axis; a product with ones is several times as fast as the reduction of numpy."""
+    sums: Floats = np.matmul(values, np.ones(values.shape[-1]))
+    return sums
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_models.assessment import Quality
-from forewarn_models.layout import Bools, Floats, Ints, Layout
+from forewarn_models.layout import Bools, Floats, Ints, Layout, updated
 
 _STUCK_AT_LEAST: Final = 6
 _STUCK_LOG_CHANCE: Final = np.log(1e-6)
@@ -79,7 +79,8 @@ def read(
     run_length, repeat = _runs(state, values, (quality == Quality.GOOD) & on[:, :, None])
     stuck = (run_length >= _stuck_from(state)[:, None, :]) & ~learning[:, None, None]
     quality = np.where(stuck, np.int8(Quality.STUCK), quality)
-    started_ms, warm = _settled(state, t_ms, running, settling_ms)
+    known = layout.running_column >= 0
+    started_ms, warm = _settled(state, t_ms, running, settling_ms) if known else (state.started_ms, on)
     good = quality == Quality.GOOD
     step_ms = np.where(latest_ms >= 0, np.maximum(t_ms - latest_ms, 0), 0).astype(np.float64)
     readings = Readings(
@@ -88,7 +89,7 @@ def read(
         quality=quality,
         good=good,
         on=on,
-        settled=on & warm if layout.running_column >= 0 else on,
+        settled=on & warm,
         step_ms=step_ms,
     )
     last_value = np.where(run_length[:, -1] > 0, values[:, -1], 0.0)
@@ -164,13 +165,19 @@ def _advanced(
     last_value: Floats,
     started_ms: Ints,
 ) -> ReadingState:
-    learns = learning[:, None]
-    longest = np.maximum(state.longest_run, run_length.max(axis=1))
-    return ReadingState(
+    after = updated(
+        state,
         last_ms=np.maximum(state.last_ms, readings.t_ms.max(axis=1)),
         started_ms=started_ms,
         last_value=last_value,
         run_length=run_length[:, -1],
+    )
+    if not learning.any():
+        return after
+    learns = learning[:, None]
+    longest = np.maximum(state.longest_run, run_length.max(axis=1))
+    return updated(
+        after,
         repeats=state.repeats + learns * repeat.sum(axis=1),
         transitions=state.transitions + learns * (run_length > 0).sum(axis=1),
         longest_run=np.where(learns, longest, state.longest_run),

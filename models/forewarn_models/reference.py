@@ -5,8 +5,8 @@ mean, others wander. The means of healthy windows (blocks) of a residual are tak
 
     b[k] - m = r (b[k-1] - m) + innovation of variance q,    0 <= r <= 1 (a random walk).
 
-r comes from the von Neumann ratio of the blocks (von Neumann 1941), with Kendall's (1954) correction of its bias, and is
-0 unless it is significant. The forecast h windows after the last healthy one is m + r^h (b - m), of variance
+r comes from the von Neumann ratio of the blocks (von Neumann 1941), with Kendall's (1954) correction of its bias, and
+is 0 unless it is significant. The forecast h windows after the last healthy one is m + r^h (b - m), of variance
 q (1 - r^2h) / (1 - r^2), or q h for r = 1 (Box, Jenkins, Reinsel 2015, ch. 5). So the reference follows a signal that
 wanders by nature and stands still for one that does not. While there is evidence of a fault nothing is learned and h
 grows: the reference of a wandering signal becomes uncertain, and with it the evidence.
@@ -16,13 +16,13 @@ that share. Innovations that resemble each other (ramps) tell less of q than the
 are reduced by (1 - a) / (1 + a), a their autocorrelation (Bayley and Hammersley 1946).
 """
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Ints, Layout
+from forewarn_models.layout import Bools, Floats, Ints, Layout, updated
 from forewarn_models.regime import RegimeState
 
 BLOCKS: Final = 48
@@ -46,7 +46,11 @@ _MODEL_ERROR: Final = 0.32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReferenceState:
-    """(assets, ...); C condition signals, p features of the regime. In standard deviations of a residual if not said."""
+    """(assets, ...); C condition signals, p features of the regime. In standard deviations of a residual if not said.
+
+    The reference may follow a signal within a range about its baseline, the wider the more the signal wanders: a fault
+    that grows as slowly as a machine wanders leaves it all the same.
+    """
 
     features: NDArray[np.float32]
     """(A, BLOCKS, p) means over each of the last healthy windows, the newest last."""
@@ -103,11 +107,11 @@ def collected(state: ReferenceState, features: Floats, readings: Floats, counts:
     filled with what was expected; samples count where `counts` (A, n)."""
     if not counts.any():
         return state
-    weight = counts[:, :, None]
-    return replace(
+    weight = counts[:, None].astype(np.float64)
+    return updated(
         state,
-        pending_features=state.pending_features + (features * weight).sum(axis=1),
-        pending_readings=state.pending_readings + (readings * weight).sum(axis=1),
+        pending_features=state.pending_features + np.matmul(weight, features)[:, 0],
+        pending_readings=state.pending_readings + np.matmul(weight, readings)[:, 0],
         pending=state.pending + counts.sum(axis=1),
     )
 
@@ -122,7 +126,7 @@ def learned(
     some = np.flatnonzero(due & calibrating & (state.blocks > 1))
     state = _estimated(layout, state, block_offsets(state, regime, deviation, some), some)
     since = np.where(due, 0.0, state.since + 1.0)
-    return _forecast(layout, replace(state, since=since), regime, deviation)
+    return _forecast(layout, updated(state, since=since), regime, deviation)
 
 
 def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
@@ -132,7 +136,7 @@ def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
         ring[due, :-1] = ring[due, 1:]
         ring[due, -1] = np.clip(pending[due] / count, -_GREATEST, _GREATEST)
     blocks[due] = np.minimum(blocks[due] + 1, BLOCKS)
-    return replace(
+    return updated(
         state,
         features=features,
         readings=readings,
@@ -143,10 +147,10 @@ def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
     )
 
 
-def block_offsets(
-    state: ReferenceState, regime: RegimeState, deviation: Floats, some: NDArray[np.intp]
-) -> Floats:
+def block_offsets(state: ReferenceState, regime: RegimeState, deviation: Floats, some: NDArray[np.intp]) -> Floats:
     """(k, BLOCKS, C) residuals of the blocks of `some` assets by what the regression says today, 0 where none is."""
+    if not len(some):
+        return np.zeros((0, *state.readings.shape[1:]))
     explained = np.matmul(state.features[some] - regime.feature_mean[some, None], regime.coefficients[some])
     residual = state.readings[some] - regime.reading_mean[some, None] - explained
     real = np.arange(BLOCKS) >= BLOCKS - state.blocks[some, None]
@@ -154,7 +158,7 @@ def block_offsets(
     return np.where(known, residual / np.where(deviation > 0, deviation, 1.0)[some, None], 0.0)
 
 
-def _offset(regime: RegimeState, deviation: Floats, features: Floats, readings: Floats) -> Floats:
+def _offset(regime: RegimeState, deviation: Floats, features: NDArray[Any], readings: NDArray[Any]) -> Floats:
     """(A, C) residual of mean `features` (A, p) and `readings` (A, C)."""
     explained = np.matmul((features - regime.feature_mean)[:, None], regime.coefficients)[:, 0]
     known = deviation > 0
@@ -193,7 +197,7 @@ def _estimated(layout: Layout, state: ReferenceState, offsets: Floats, some: NDA
     for name, rows in estimates.items():
         changed[name] = getattr(state, name).copy()
         changed[name][some] = rows
-    return replace(state, **changed)
+    return updated(state, **changed)
 
 
 def _persistence(raw: Floats, n: Floats) -> Floats:
@@ -216,7 +220,7 @@ def _forecast(layout: Layout, state: ReferenceState, regime: RegimeState, deviat
     kept = np.where(walks, 0.0, r) ** (2.0 * ahead)
     variance = q * np.where(walks, ahead, (1.0 - kept) / np.where(walks, 1.0, 1.0 - r**2)) + q / n
     level = mean + r**ahead * (last - mean)
-    return replace(
+    return updated(
         state,
         level=np.clip(level, state.home - state.range, state.home + state.range),
         scale=(1.0 - np.minimum(state.wander, _MOST_REDUCED)) / _spread(layout, variance),

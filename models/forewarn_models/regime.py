@@ -7,13 +7,13 @@ leverage h(x) = 1/n + (x - m)' P (x - m) is the variance of the prediction relat
 linear regression): large in a regime the machine was never seen in, so that ignorance is not mistaken for a fault.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Layout
+from forewarn_models.layout import Bools, Floats, Layout, updated
 
 _PRIOR_SAMPLES: Final = 1.0
 _SMALLEST_VARIANCE: Final = 1e-4
@@ -98,7 +98,7 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
     read = good[:, :, layout.condition_at] & readable[:, :, None]
     begins = ~state.levelled & read.any(axis=1)
     reading = np.take_along_axis(values[:, :, layout.condition_at], np.argmax(read, axis=1)[:, None], axis=1)[:, 0]
-    return replace(
+    return updated(
         state,
         anchored=state.anchored | first,
         origin=np.where(first[:, None], origin, state.origin),
@@ -135,7 +135,7 @@ def collected(state: RegimeState, prediction: Prediction, readings: Floats, good
     ones = np.ones((*weight.shape, 1))
     sample = np.concatenate([ones, prediction.features, filled], axis=2)
     product = np.matmul((sample * weight[:, :, None]).transpose(0, 2, 1), sample)
-    return replace(state, pending=state.pending + product)
+    return updated(state, pending=state.pending + product)
 
 
 def learned(layout: Layout, state: RegimeState, accept: Bools) -> RegimeState:
@@ -143,7 +143,7 @@ def learned(layout: Layout, state: RegimeState, accept: Bools) -> RegimeState:
     if not state.pending.any():
         return state
     moments = np.where(accept[:, None, None], state.moments + state.pending, state.moments)
-    state = replace(state, moments=moments, pending=np.zeros_like(state.pending))
+    state = updated(state, moments=moments, pending=np.zeros_like(state.pending))
     weight = moments[:, 0, 0]
     due = np.flatnonzero((weight >= 3.0) & (weight > 1.05 * state.weight))
     return _fitted(layout, state, due) if len(due) else state
@@ -160,7 +160,7 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
     size = np.sqrt(variance)
     outer = size[:, :, None] * size[:, None, :]
     inverse = np.linalg.inv(gram / outer + _PRIOR_SAMPLES * np.eye(p)) / outer
-    return replace(
+    return updated(
         state,
         fitted=_put(state.fitted, due, np.ones(len(due), dtype=np.bool_)),
         feature_mean=_put(state.feature_mean, due, mean[:, :p]),

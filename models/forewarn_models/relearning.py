@@ -11,13 +11,13 @@ All are bounded: so many times until a repair is entered; afterwards the machine
 every reset of a baseline is: the maturity falls back to LEARNING.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Ints, Layout, Settings
+from forewarn_models.layout import Bools, Floats, Ints, Layout, Settings, updated
 
 MOST: Final = 3
 _JUMP: Final = 8.0
@@ -45,17 +45,19 @@ class RelearningState:
 
 def new_relearning_state(assets: int) -> RelearningState:
     counts = np.zeros(assets, dtype=np.int64)
-    return RelearningState(since_gap=counts + 2, peak=np.zeros(assets), since_peak=counts, late=counts > 0, times=counts)
+    return RelearningState(
+        since_gap=counts + 2, peak=np.zeros(assets), since_peak=counts, late=counts > 0, times=counts
+    )
 
 
 def noted_gap(layout: Layout, state: RelearningState, step_ms: Floats, interval_ms: Floats) -> RelearningState:
     """The state with a segment's times between samples, (A, n), of which `interval_ms` (A,) is usual."""
     long = (step_ms > layout.window * interval_ms[:, None]).any(axis=1) & (interval_ms > 0)
-    return replace(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
+    return updated(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
 
 
 def noted_late(state: RelearningState, late: Bools) -> RelearningState:
-    return replace(state, late=state.late | late) if late.any() else state
+    return updated(state, late=state.late | late) if late.any() else state
 
 
 def candidates(state: RelearningState, blocks: Ints, learning: Bools) -> NDArray[np.intp]:
@@ -78,7 +80,7 @@ def followed(
     since_peak = np.where(evident & ~grown, state.since_peak + 1, 0)
     peak = np.where(grown, score, np.where(evident, state.peak, 0.0))
     steady = since_peak * layout.window >= _STEADY_BASELINES * settings.baseline_samples
-    after = replace(
+    after = updated(
         state, since_gap=state.since_gap + 1, peak=peak, since_peak=since_peak, late=np.zeros_like(state.late)
     )
     return (steady | state.late) & (state.times < MOST), after
