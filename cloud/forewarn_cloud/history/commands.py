@@ -54,6 +54,8 @@ def fit(
             fitted = fit_dataset(read, advance)
         manifest = save_fit(out, read, fitted)
     typer.echo(f"{out}: learned {manifest.asset_type} from {manifest.lives} lives that ended in a failure")
+    if fitted.fleet_model_missing:
+        typer.echo(f"{out}: no fleet model: {fitted.fleet_model_missing}")
 
 
 def assess(
@@ -121,6 +123,7 @@ def evaluate(
 def backtest(
     dataset: DatasetFolder,
     model: ModelFolder = None,
+    assets: Assets = None,
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="FILE", help="Policy to try (TOML); without it, the default.")
     ] = None,
@@ -137,7 +140,7 @@ def backtest(
 
     with _told():
         chosen, settings = _policy(policy), _world(world)
-        read = _read(dataset)
+        read = _read(dataset, assets)
         backtests.check_truth(read)
         kernel = _model(read, model)
         with _progress("assessing", len(read.telemetry.t_ms)) as advance:
@@ -186,9 +189,9 @@ def _told() -> Iterator[None]:
     """Mistakes in files are told in one line, and end the program: 78 for the policy and the world, 1 for the rest."""
     from forewarn_cloud.errors import Invalid
     from forewarn_cloud.history.cells import DatasetError
-    from forewarn_cloud.history.model_folder import ModelFolderError
     from forewarn_cloud.history.world import WorldError
     from forewarn_models.knowledge import KnowledgeError
+    from forewarn_models.model_folder import ModelFolderError
 
     try:
         yield
@@ -229,9 +232,9 @@ def _read(folder: Path, assets: list[str] | None = None) -> "Dataset":
 
 def _model(dataset: "Dataset", folder: Path | None) -> "Model":
     from forewarn_cloud.history.assess import model_for
-    from forewarn_cloud.history.fit import load_fit
+    from forewarn_cloud.history.model_folder import load_model_folder
 
-    return model_for(dataset, None if folder is None else load_fit(folder, dataset.asset_type))
+    return model_for(dataset, None if folder is None else load_model_folder(folder, dataset.asset_type))
 
 
 def _policy(path: Path | None) -> "Policy":

@@ -8,18 +8,11 @@ import numpy as np
 from forewarn_cloud.history.assess import Advance, assess_table, model_for
 from forewarn_cloud.history.dataset import Dataset
 from forewarn_cloud.history.lives import MS_PER_HOUR, Life, split_lives
-from forewarn_cloud.history.model_folder import (
-    SCHEMA,
-    Manifest,
-    ModelFolderError,
-    load_model_folder,
-    save_model_folder,
-)
-from forewarn_models.asset_type import AssetType
-from forewarn_models.fleet_model import FleetModelError, check_signals
-from forewarn_models.knowledge import FleetKnowledge, fit_knowledge, load_knowledge, save_knowledge
+from forewarn_cloud.history.model_folder import save_model_folder
+from forewarn_models.knowledge import FleetKnowledge, fit_knowledge, save_knowledge
 from forewarn_models.knowledge import Path as SeverityPath
 from forewarn_models.layout import Floats
+from forewarn_models.model_folder import SCHEMA, Manifest
 
 
 def fit_dataset(dataset: Dataset, advance: Advance = lambda _: None) -> FleetKnowledge:
@@ -51,32 +44,6 @@ def save_fit(folder: Path, dataset: Dataset, knowledge: FleetKnowledge) -> Manif
         files={},
     )
     return save_model_folder(folder, manifest, save_knowledge(knowledge))
-
-
-def load_fit(folder: Path, asset_type: AssetType) -> FleetKnowledge:
-    """What was learned about machines of this type.
-
-    Raises:
-        ModelFolderError: there is no model, it was changed, or it is about another type of machine.
-        KnowledgeError: its content cannot be used.
-    """
-    manifest, contents = load_model_folder(folder)
-    if manifest.asset_type != asset_type.asset_type:
-        raise ModelFolderError(
-            f"{folder}: learned from {manifest.asset_type}, but this is {asset_type.asset_type}; "
-            "give a model fitted on machines of the same type"
-        )
-    knowledge = load_knowledge(contents)
-    if knowledge.fleet_model is not None:
-        try:
-            check_signals(knowledge.fleet_model, _names(asset_type, "condition"), _names(asset_type, "regime"))
-        except FleetModelError as error:
-            raise ModelFolderError(f"{folder}: {error}") from None
-    return knowledge
-
-
-def _names(asset_type: AssetType, role: str) -> tuple[str, ...]:
-    return tuple(signal.name for signal in asset_type.signals if signal.role == role)
 
 
 def _path(dataset: Dataset, life: Life, severity: Floats) -> SeverityPath:

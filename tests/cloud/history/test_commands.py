@@ -72,6 +72,13 @@ def test_the_same_input_gives_the_same_output_and_the_seed_matters(fleet: Path, 
     assert other["costs"]["run_to_failure"] != json.loads(first)["costs"]["run_to_failure"]
 
 
+def test_a_backtest_of_some_assets_knows_nothing_of_the_others(fleet: Path) -> None:
+    some = _scorecard(fleet, "--assets", "h*", "--assets", "w0")
+    assert (some["assets"], some["breakdowns"]["total"]) == (3, 1)
+    nobody = _call("backtest", fleet, "--assets", "nobody")
+    assert (nobody.exit_code, "--assets nobody: no asset is called so" in nobody.stderr) == (1, True)
+
+
 def test_a_policy_that_fears_nothing_waits_until_it_is_too_late(fleet: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(
@@ -137,6 +144,7 @@ def test_what_was_fitted_is_used(fleet: Path, tmp_path: Path) -> None:
     fitted = _call("fit", fleet, "--out", model)
     assert fitted.exit_code == 0, fitted.stderr
     assert "test_fan from 6 lives that ended in a failure" in fitted.stdout
+    assert "no fleet model: failures.csv: 6 lives end in a failure; at least 10 are needed" in fitted.stdout
     plain, taught = tmp_path / "plain.csv", tmp_path / "taught.csv"
     assert _call("assess", fleet, "--out", plain).exit_code == 0
     assert _call("assess", fleet, "--model", model, "--out", taught).exit_code == 0
@@ -148,7 +156,7 @@ def test_fit_says_what_it_needs(tmp_path: Path) -> None:
     few = Fleet().add("w0", 500, fails=True).add("h0", 500, fails=False).write(tmp_path / "d")
     result = _call("fit", few, "--out", tmp_path / "m")
     assert result.exit_code == 1
-    assert "1 histories end in a failure; at least 3 are needed" in result.stderr
+    assert "failures.csv: 1 histories end in a failure; at least 3 are needed: add machines" in result.stderr
     assert not (tmp_path / "m").exists()
 
 

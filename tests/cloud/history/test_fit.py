@@ -9,13 +9,14 @@ import pytest
 
 from forewarn_cloud.history.assess import assess_table, model_for
 from forewarn_cloud.history.dataset import Dataset, read_dataset
-from forewarn_cloud.history.fit import fit_dataset, load_fit, save_fit
+from forewarn_cloud.history.fit import fit_dataset, save_fit
 from forewarn_cloud.history.fleet_fit import FEWEST_LIVES
 from forewarn_cloud.history.lives import split_lives
-from forewarn_cloud.history.model_folder import ModelFolderError
+from forewarn_cloud.history.model_folder import load_model_folder
 from forewarn_models.asset_type import Signal, generic_asset_type
 from forewarn_models.knowledge import FleetKnowledge, KnowledgeError
 from forewarn_models.layout import Floats
+from forewarn_models.model_folder import ModelFolderError
 
 from .fleets import START
 from .folders import write_folder
@@ -141,7 +142,7 @@ def test_the_same_histories_give_the_same_bytes(drills: Dataset, learned: FleetK
 
 def test_what_was_saved_tells_the_same(drills: Dataset, learned: FleetKnowledge, tmp_path: Path) -> None:
     save_fit(tmp_path, drills, learned)
-    again = load_fit(tmp_path, drills.asset_type)
+    again = load_model_folder(tmp_path, drills.asset_type)
     assert model_for(drills, again).hash == model_for(drills, learned).hash
     assert (judged(drills, again)[0] == judged(drills, learned)[0]).all()
 
@@ -152,7 +153,7 @@ def test_a_machine_with_other_signals_is_refused(drills: Dataset, learned: Fleet
         (Signal(name="load_pct", unit="%", role="regime"), Signal(name="noise", unit="1")), "test_drill"
     )
     with pytest.raises(ModelFolderError, match="heat_c, label, torque_nm, which this machine lacks"):
-        load_fit(tmp_path, other)
+        load_model_folder(tmp_path, other)
 
 
 def test_with_few_failures_the_curve_is_learned_and_it_is_said_what_more_needs(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_with_short_histories_it_is_said_how_many_samples_are_needed(tmp_path: P
 
 
 def test_no_failure_at_all_is_told(tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match="0 histories end in a failure; at least 3 are needed"):
+    with pytest.raises(KnowledgeError, match=r"failures\.csv: 0 histories end in a failure; at least 3 are needed: add"):
         fit_dataset(fleet(tmp_path, LIVES, failing=0))
 
 
