@@ -185,7 +185,7 @@ def test_with_short_histories_it_is_said_how_many_samples_are_needed(tmp_path: P
 
 
 def test_no_failure_at_all_is_told(tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match=r"failures\.csv: 0 histories end in a failure; at least 3 are needed: add"):
+    with pytest.raises(KnowledgeError, match=r"failures\.csv: 0 histories end in a failure; at least 3 are needed"):
         fit_dataset(fleet(tmp_path, LIVES, failing=0))
 
 
