@@ -37,7 +37,9 @@ _PRIOR_SPREAD_WINDOWS: Final = 20.0
 _PRIOR_SPREAD: Final = 0.5
 """Standard deviation of the window maxima, relative to their mean, of a machine of which few were seen."""
 _REMEMBERED_WINDOWS: Final = 1000.0
-_DOUBT: Final = 10.0
+_DOUBT: Final = 14.0
+_PASSING: Final = 1.6
+"""Excursions for each one that lasts long enough to be an ALARM (measured on simulated healthy machines)."""
 _ALERTS_PER_ALARM: Final = 10.0
 """So many times the budget of ALARMs may be ALERTs."""
 _CALM_CHANCE: Final = 0.2
@@ -278,7 +280,7 @@ def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval
     variance = (_PRIOR_SPREAD_WINDOWS * (_PRIOR_SPREAD * mean) ** 2 + spread) / (_PRIOR_SPREAD_WINDOWS + count)
     usual_ms = interval_ms[due]
     windows_per_month = MONTH_MS / (layout.window * np.where(usual_ms > 0, usual_ms, MONTH_MS))
-    chance = np.clip(settings.false_alarms_per_asset_month / windows_per_month, 1e-9, 0.2)
+    chance = np.clip(_PASSING * settings.false_alarms_per_asset_month / windows_per_month, 1e-9, 0.2)
     doubtful = (1.0 + _DOUBT / (_PRIOR_SPREAD_WINDOWS + count)) * np.sqrt(variance)
     caution = max(1.0, _TRUSTED_SAMPLES / settings.baseline_samples) ** _CAUTION
     threshold = caution * _level(mean, doubtful, chance)
