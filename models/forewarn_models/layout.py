@@ -13,6 +13,7 @@ from forewarn_models.asset_type import AssetType
 HOUR_MS: Final = 3_600_000.0
 MONTH_MS: Final = 30 * 24 * HOUR_MS
 _SAMPLES_PER_COEFFICIENT: Final = 10
+_MOST_FEATURES: Final = 14
 _WINDOWS_PER_BASELINE: Final = 16
 _SHORTEST_WINDOW: Final = 5
 _LONGEST_WINDOW: Final = 32
@@ -173,10 +174,13 @@ def _window(baseline_samples: int) -> int:
 
 
 def _products(regimes: int, baseline_samples: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Squares and products of the regime signals (speed squared, speed times load), if the baseline can carry them."""
-    first, second = np.triu_indices(regimes)
-    affordable = _SAMPLES_PER_COEFFICIENT * (1 + regimes + len(first)) <= baseline_samples
-    return (first, second) if affordable else (first[:0], second[:0])
+    """Squares and products of the regime signals (speed squared, speed times load), or the squares only, as far as the
+    baseline can carry them and the state of an asset stays small."""
+    for first, second in (np.triu_indices(regimes), (np.arange(regimes), np.arange(regimes))):
+        features = regimes + len(first)
+        if features <= _MOST_FEATURES and _SAMPLES_PER_COEFFICIENT * (1 + features) <= baseline_samples:
+            return first, second
+    return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
 
 
 def _symptoms(asset_type: AssetType, names: list[str]) -> Floats:

@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,7 @@ from forewarn_models.regime import RegimeState, new_regime_state
 from forewarn_models.relearning import RelearningState, new_relearning_state
 
 _MAGIC: Final = b"forewarn-state\n"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _DIGEST_BYTES: Final = 32
 LONG_AGO: Final = 1_000_000
 
@@ -146,8 +146,8 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     model: str
     assets: int
     step: int
-    arrays: list[tuple[str, str, list[int]]]
-    """(name, dtype, shape), in the order their bytes follow."""
+    arrays: str
+    """SHA-256 (hex) of the names, types and shapes of the arrays, in the order their bytes follow."""
 
 
 def encode_state(model_hash: str, state: State) -> bytes:
@@ -157,12 +157,17 @@ def encode_state(model_hash: str, state: State) -> bytes:
         model=model_hash,
         assets=state.assets,
         step=state.step,
-        arrays=[(name, array.dtype.newbyteorder("<").str, list(array.shape)) for name, array in named],
+        arrays=_described(named),
     )
     head = msgspec.json.encode(header)
     raw = [np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes() for _, array in named]
     body = b"".join([_MAGIC, struct.pack("<I", len(head)), head, *raw])
     return body + hashlib.sha256(body).digest()
+
+
+def _described(named: Sequence[tuple[str, NDArray[Any]]]) -> str:
+    shapes = [(name, array.dtype.newbyteorder("<").str, array.shape) for name, array in named]
+    return hashlib.sha256(msgspec.json.encode(shapes)).hexdigest()
 
 
 def decode_state(model_hash: str, layout: Layout, blob: bytes) -> State:
@@ -178,8 +183,7 @@ def decode_state(model_hash: str, layout: Layout, blob: bytes) -> State:
     _require(0 <= header.step < layout.window, "the step is out of range")
     template = fresh_state(layout, header.assets)
     expected = [(f"{part}.{name}", array) for part in _PARTS for name, array in _arrays(getattr(template, part))]
-    shapes = [(name, array.dtype.newbyteorder("<").str, list(array.shape)) for name, array in expected]
-    _require(header.arrays == shapes, "its arrays have other names, types or shapes")
+    _require(header.arrays == _described(expected), "its arrays have other names, types or shapes")
     _require(len(raw) == sum(array.nbytes for _, array in expected), "its arrays are cut short")
     parts: dict[str, dict[str, NDArray[Any]]] = {part: {} for part in _PARTS}
     at = 0
