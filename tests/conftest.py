@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
+hypothesis.settings.register_profile("forewarn", deadline=None)
+"""A busy machine fails no test."""
+hypothesis.settings.load_profile("forewarn")
 REQUIRE_ALL = os.environ.get("FOREWARN_REQUIRE_ALL") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
