@@ -16,9 +16,9 @@ import hypothesis
 import psycopg
 import pytest
 
-hypothesis.settings.register_profile("forewarn", deadline=None)
-"""A busy machine fails no test."""
+hypothesis.settings.register_profile("forewarn", deadline=None)  # a busy machine fails no test
 hypothesis.settings.load_profile("forewarn")
+
 REQUIRE_ALL = os.environ.get("FOREWARN_REQUIRE_ALL") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
