@@ -91,7 +91,7 @@ class Agent:
         self._writing = asyncio.Lock()
         """Held from the first change of a model state until it is committed."""
         self._deliveries: Deliveries = asyncio.Queue(QUEUED_DELIVERIES)
-        self._monitor = Monitor(setup.asset_types, config.models, spool.assets())
+        self._monitor = Monitor(setup.asset_types, config.models, spool.assets(), setup.knowledge)
         self._pipeline = Pipeline(spool, self._monitor, checkpoint_seconds=config.spool.checkpoint_seconds)
         self._sources = _sources(setup, clock, spool)
         self._uplink = UplinkConnection(

@@ -25,7 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     """Do what the command line says; the exit status. Wrong usage ends the process with 2, as argparse does."""
     given = _parser().parse_args(arguments)
     try:
-        setup = load(given.config)
+        setup = load(given.config, models=given.command != "status")
         if given.command == "check":
             return _check(setup, given.config)
         if given.command == "status":
@@ -54,8 +54,12 @@ def _run(setup: Setup) -> int:
 def _check(setup: Setup, path: Path) -> int:
     _read_recordings(setup)
     config = setup.config
-    print(f"{path}: good; sources: {len(config.sources)}, assets: {len(config.assets)}")
+    print(f"{path}: good; sources: {len(config.sources)}, assets: {len(config.assets)}{_models(setup)}")
     return EXIT_OK
+
+
+def _models(setup: Setup) -> str:
+    return f", with a model: {len(setup.knowledge)}" if setup.knowledge else ""
 
 
 def _status(setup: Setup, *, as_json: bool) -> int:

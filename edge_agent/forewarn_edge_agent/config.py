@@ -26,6 +26,8 @@ from forewarn_models.asset_type import (
     parse_asset_type,
 )
 from forewarn_models.kernel import Settings
+from forewarn_models.knowledge import FleetKnowledge
+from forewarn_models.model_folder import ModelFolderError, load_model
 
 MIN_SPOOL_MEBIBYTES: Final = 1
 _TABLE: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
@@ -118,12 +120,13 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A machine this agent watches.
 
     `asset_type`: a built-in name, the path of a TOML file, or "generic". A generic asset may declare its `signals`;
-    if it does not, its first message decides which it has. `rename`: name at the source -> signal. `waveforms`: its
-    points that send waveforms.
+    if it does not, its first message decides which it has. `model`: a folder that `forewarn-cloud fit` wrote. `rename`:
+    name at the source -> signal. `waveforms`: its points that send waveforms.
     """
 
     asset: str
     asset_type: str
+    model: Path | None = None
     signals: tuple[Signal, ...] = ()
     rename: dict[str, str] = {}
     waveforms: tuple[Waveform, ...] = ()
@@ -144,14 +147,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that was found good, with the asset type of each asset; None: its first message decides."""
+    """A configuration that was found good, with what it refers to."""
 
     config: Config
     asset_types: dict[str, AssetType | None]
+    """Of each asset; None: its first message decides."""
+    knowledge: dict[str, FleetKnowledge]
+    """Of the assets that have a model."""
 
 
-def load(path: Path) -> Setup:
-    """Read and check a configuration file.
+def load(path: Path, *, models: bool = True) -> Setup:
+    """Read and check a configuration file and, unless `models` is False, the model folders it names.
 
     Raises:
         ConfigError: with all the problems that could be found.
@@ -173,6 +179,8 @@ def load(path: Path) -> Setup:
         raise ConfigError([_told(path, lines, where, problem)]) from None
     problems = list(_problems(config))
     asset_types: dict[str, AssetType | None] = {}
+    learned = _Learned()
+    knowledge: dict[str, FleetKnowledge] = {}
     for i, asset in enumerate(config.assets):
         try:
             asset_types[asset.asset] = _asset_type(asset, path.parent)
@@ -181,9 +189,44 @@ def load(path: Path) -> Setup:
             continue
         problems += _rename_problems(f"assets[{i}].rename", asset, asset_types[asset.asset])
         problems += _waveform_problems(f"assets[{i}]", asset, asset_types[asset.asset])
+        if models and asset.model is not None:
+            try:
+                knowledge[asset.asset] = learned.about(asset_types[asset.asset], asset.model)
+            except ModelFolderError as error:
+                problems.append((f"assets[{i}].model", str(error)))
     if problems:
         raise ConfigError([_told(path, lines, where, problem) for where, problem in problems])
-    return Setup(config=config, asset_types=asset_types)
+    return Setup(config=config, asset_types=asset_types, knowledge=knowledge)
+
+
+class _Learned:
+    """The model folders that were read: assets of one type share what one folder holds."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Path, bytes], FleetKnowledge] = {}
+
+    def about(self, asset_type: AssetType | None, folder: Path) -> FleetKnowledge:
+        """
+        Raises:
+            ModelFolderError: the folder holds no whole model, or one of other machines; the message names the file.
+        """
+        if asset_type is None:
+            raise ModelFolderError("declare [[assets.signals]], those that the model was learned from")
+        key = folder, msgspec.json.encode(asset_type)
+        if key not in self._found:
+            self._found[key] = _read_model(folder, asset_type)
+        return self._found[key]
+
+
+def _read_model(folder: Path, asset_type: AssetType) -> FleetKnowledge:
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder} is no folder")
+    try:
+        return load_model(lambda name: (folder / name).read_bytes(), asset_type)
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{folder}/{error}") from None
+    except OSError as error:
+        raise ModelFolderError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _asset_type(asset: Asset, folder: Path) -> AssetType | None:

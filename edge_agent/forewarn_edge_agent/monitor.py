@@ -7,6 +7,7 @@ and advisories, which is what makes it possible to bring them up to date from th
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from forewarn_models.assessment import Assessment, Block, Condition, Maturity
 from forewarn_models.asset_type import MAX_SIGNALS, AssetType, Signal, generic_asset_type
 from forewarn_models.kernel import Model, Settings, State, StateError, assess, dump_state, load_state, new_state
 from forewarn_models.kernel import reset_baseline as reset_state
+from forewarn_models.knowledge import FleetKnowledge
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +56,20 @@ class Monitor:
     """All assets of this agent.
 
     `asset_types`: the type of each asset, None where its first telemetry decides which signals it has; `rows`: what
-    was kept of them. An asset whose model has changed since learns anew.
+    was kept of them; `knowledge`: what the fleet taught, of the assets that have a model. An asset whose model has
+    changed since learns anew.
     """
 
     def __init__(
-        self, asset_types: Mapping[str, AssetType | None], settings: Settings, rows: Iterable[AssetRow] = ()
+        self,
+        asset_types: Mapping[str, AssetType | None],
+        settings: Settings,
+        rows: Iterable[AssetRow] = (),
+        knowledge: Mapping[str, FleetKnowledge] = MappingProxyType({}),
     ) -> None:
         self._asset_types = dict(asset_types)
         self._settings = settings
+        self._knowledge = knowledge
         self._watched: dict[str, _Watched] = {}
         self._changed: set[str] = set()
         for row in rows:
@@ -124,7 +132,7 @@ class Monitor:
             asset_type = self._asset_types[asset]
             if asset_type is None:
                 raise LookupError(f"the signals of {asset} are not known yet")
-            model = Model(asset_type=asset_type, settings=self._settings, knowledge=None)
+            model = Model(asset_type=asset_type, settings=self._settings, knowledge=self._knowledge.get(asset))
             self._watched[asset] = _Watched(asset=asset, model=model, state=new_state(model, 1))
         return self._watched[asset]
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -21,6 +22,9 @@ from forewarn_edge_agent.config import load
 from forewarn_edge_agent.spool import inspect
 from forewarn_edge_agent.status import as_json
 from forewarn_models import wire
+from forewarn_models.fleet_model import FleetModel, FleetModelArrays, FleetModelHeader
+from forewarn_models.knowledge import FleetKnowledge, save_knowledge
+from forewarn_models.model_folder import SCHEMA, Manifest, pack
 from tests.conftest import Broker, accepts_connections, find_program, free_port, require, wait_until
 
 SECONDS = 60.0
@@ -220,6 +224,67 @@ class AgentProcess:
 
     def log(self) -> str:
         return (self.folder / "agent.log").read_text()
+
+
+def write_model(folder: Path, asset_type: str = "generic", condition: tuple[str, ...] = ("a", "b")) -> None:
+    """A model folder as `forewarn-cloud fit` writes it, with a fleet model of machines with these signals."""
+    knowledge = FleetKnowledge(
+        asset_type=asset_type,
+        failures=20,
+        censored=0,
+        failure_log_severity=2.0,
+        failure_log_spread=0.5,
+        log_severity=(0.0, 2.0),
+        log_rul_hours=(4.0, 1.0),
+        log_rul_spread=(0.5, 0.5),
+        life_shape=3.0,
+        life_scale_hours=200.0,
+        fleet_model=_fleet_model(condition),
+    )
+    manifest = Manifest(schema=SCHEMA, asset_type=asset_type, learned_from="pumps", lives=20, files={})
+    _, files = pack(manifest, save_knowledge(knowledge))
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _fleet_model(condition: tuple[str, ...]) -> FleetModel:
+    """No regime signals; the remaining life falls with the sum of what the signals read beyond 10."""
+    signals = len(condition)
+    return FleetModel(
+        header=FleetModelHeader(
+            condition=condition,
+            regime=(),
+            lives=20,
+            knee_hours=100.0,
+            life_shape=3.0,
+            life_scale_hours=200.0,
+            longest_hours=400.0,
+        ),
+        arrays=FleetModelArrays(
+            horizons_hours=np.array([3.0]),
+            regime_origin=np.zeros(0),
+            regime_scale=np.ones(0),
+            regime_low=np.zeros(0),
+            regime_high=np.zeros(0),
+            expected=np.full((1, signals), 10.0),
+            log_spread=np.zeros((1, signals)),
+            relevance=np.ones(signals),
+            components=np.ones((signals, 1)),
+            feature_low=np.array([-9.0, -9.0, 0.0]),
+            feature_high=np.array([9.0, 9.0, 400.0]),
+            feature_mean=np.zeros(3),
+            feature_scale=np.ones(3),
+            weight_1=np.array([[[1.0], [0.0], [0.0]]]),
+            bias_1=np.zeros((1, 1)),
+            weight_2=np.ones((1, 1, 1)),
+            bias_2=np.zeros((1, 1)),
+            weight_3=np.array([[-0.1]]),
+            bias_3=np.ones(1),
+            curve_level=np.array([0.0, 1.0]),
+            curve_offset=np.array([[-0.2, 0.0, 0.2], [-0.2, 0.0, 0.2]]),
+        ),
+    )
 
 
 PUMP = '[[assets]]\nasset = "pump-1"\nasset_type = "generic"\n'
