@@ -183,8 +183,13 @@ def _smooth_unbounded(start: Floats, standard: Floats, gain: Floats) -> Floats:
 
 def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) -> Evidence:
     square = z * z
-    half = 0.5 * (freedom + 1.0) * np.log1p(square / freedom)
-    terms = np.log1p(_TOUCHED * np.expm1(np.minimum(half, _GREATEST_T)))
+    terms = square / freedom
+    np.log1p(terms, out=terms)
+    terms *= 0.5 * (freedom + 1.0)
+    np.minimum(terms, _GREATEST_T, out=terms)
+    np.expm1(terms, out=terms)
+    terms *= _TOUCHED
+    np.log1p(terms, out=terms)
     total = row_sums(terms)
     single = np.log1p(np.expm1(np.minimum(total, _GREATEST_T)) / _TOUCHED)
     return Evidence(
@@ -192,7 +197,7 @@ def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) 
         significance=significance,
         distance=np.sqrt(2.0 * np.maximum(single, total)),
         magnitude=np.sqrt(row_sums(square)),
-        share=terms / np.where(total > 0, total, 1.0)[:, :, None],
+        share=np.divide(terms, np.where(total > 0, total, 1.0)[:, :, None], out=terms),
     )
 
 

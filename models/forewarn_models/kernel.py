@@ -372,16 +372,19 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
     maturity = _maturity(model.settings, state.baseline)
     told = segment.judged & (maturity > Maturity.LEARNING)[:, None]
     score = np.where(told, verdict.score, 0.0)
-    contribution, deviation, residual = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
+    where_told, where_known = told[:, :, None], segment.prediction.known[:, :, None]
     in_units = segment.evidence.offset * state.evidence.deviation[:, None]
-    deviation[:, :, layout.condition_at] = np.where(told[:, :, None], in_units, 0.0)
-    contribution[:, :, layout.condition_at] = segment.evidence.share * score[:, :, None]
-    significance, expected = np.zeros(shape), np.full(shape, np.nan)
-    significance[:, :, layout.condition_at] = np.where(told[:, :, None], segment.evidence.significance, 0.0)
     level = state.regime.level[:, None] + segment.prediction.expected
-    expected[:, :, layout.condition_at] = np.where(segment.prediction.known[:, :, None], level, np.nan)
-    usable = segment.good & segment.prediction.known[:, :, None]
-    residual[:, :, layout.condition_at] = np.where(usable, segment.residual, np.nan)
+
+    def in_columns(told_of_condition: Floats, where: Bools, otherwise: float) -> Floats:
+        columns = np.full(shape, otherwise)
+        if isinstance(layout.condition_at, slice):
+            np.copyto(columns[:, :, layout.condition_at], told_of_condition, where=where)
+        else:
+            columns[:, :, layout.condition_at] = np.where(where, told_of_condition, otherwise)
+        return columns
+
+    contribution = in_columns(segment.evidence.share * score[:, :, None], where_told, 0.0)
     quality = readings.quality
     if segment.suspect.any():
         columns = quality[:, :, layout.condition_at]
@@ -391,10 +394,10 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
         t_ms=readings.t_ms,
         anomaly_score=row_sums(contribution),
         contribution=contribution,
-        residual=residual,
-        deviation=deviation,
-        significance=significance,
-        expected=expected,
+        residual=in_columns(segment.residual, segment.good & where_known, np.nan),
+        deviation=in_columns(in_units, where_told, 0.0),
+        significance=in_columns(segment.evidence.significance, where_told, 0.0),
+        expected=in_columns(level, where_known, np.nan),
         condition=verdict.condition,
         since_ms=verdict.since_ms,
         health_index=_health(model, verdict),

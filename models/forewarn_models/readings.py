@@ -76,16 +76,18 @@ def read(
     latest_ms = np.maximum.accumulate(before_ms, axis=1)
     running = _running(layout, values, quality)
     on = (t_ms > latest_ms) & running
-    run_length, repeat = _runs(state, values, (quality == Quality.GOOD) & on[:, :, None])
-    stuck = (run_length >= _stuck_from(state)[:, None, :]) & ~learning[:, None, None]
-    quality = np.where(stuck, np.int8(Quality.STUCK), quality)
+    good = quality == Quality.GOOD
+    run_length, repeat = _runs(state, values, good & on[:, :, None])
+    if run_length.max() >= _STUCK_AT_LEAST:
+        stuck = (run_length >= _stuck_from(state)[:, None, :]) & ~learning[:, None, None]
+        quality = np.where(stuck, np.int8(Quality.STUCK), quality)
+        good = quality == Quality.GOOD
     known = layout.running_column >= 0
     started_ms, warm = _settled(state, t_ms, running, settling_ms) if known else (state.started_ms, on)
-    good = quality == Quality.GOOD
     step_ms = np.where(latest_ms >= 0, np.maximum(t_ms - latest_ms, 0), 0).astype(np.float64)
     readings = Readings(
         t_ms=t_ms,
-        values=np.where(good, values, 0.0),
+        values=values if good.all() else np.where(good, values, 0.0),
         quality=quality,
         good=good,
         on=on,
@@ -98,11 +100,13 @@ def read(
 
 def _quality(layout: Layout, values: Floats) -> NDArray[np.int8]:
     quality = np.zeros(values.shape, dtype=np.int8)
-    outside = (values < np.maximum(layout.valid_min, -_GREATEST)) | (values > np.minimum(layout.valid_max, _GREATEST))
-    quality[outside] = Quality.OUT_OF_RANGE
+    inside = values >= np.maximum(layout.valid_min, -_GREATEST)
+    inside &= values <= np.minimum(layout.valid_max, _GREATEST)
+    if not inside.all():
+        quality[~inside] = Quality.OUT_OF_RANGE
+        quality[~np.isfinite(values)] = Quality.MISSING
     for column, sentinel in layout.sentinels:
         quality[..., column][values[..., column] == sentinel] = Quality.SENTINEL
-    quality[~np.isfinite(values)] = Quality.MISSING
     return quality
 
 

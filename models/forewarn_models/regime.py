@@ -110,10 +110,9 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
 
 def predict(layout: Layout, state: RegimeState, values: Floats, readable: Bools) -> Prediction:
     """What the condition signals should read; `values` (A, n, S), `readable` (A, n): all regime signals are good."""
-    relative = (values[:, :, layout.regime_at] - state.origin[:, None]) / state.scale[:, None]
-    first, second = layout.products
-    features = np.concatenate([relative, relative[..., first] * relative[..., second]], axis=2)
-    features = np.where(readable[:, :, None], features, 0.0)
+    features = _features(layout, state, values)
+    if not readable.all():
+        features[~readable] = 0.0
     offset = features - state.feature_mean[:, None]
     spread = np.matmul(offset, state.inverse)
     return Prediction(
@@ -122,6 +121,17 @@ def predict(layout: Layout, state: RegimeState, values: Floats, readable: Bools)
         leverage=(1.0 / np.maximum(state.weight, 1.0))[:, None] + np.einsum("anp,anp->an", spread, offset),
         known=readable & state.fitted[:, None],
     )
+
+
+def _features(layout: Layout, state: RegimeState, values: Floats) -> Floats:
+    r = len(layout.regime)
+    features = np.empty((*values.shape[:2], layout.features))
+    relative = features[:, :, :r]
+    np.subtract(values[:, :, layout.regime_at], state.origin[:, None], out=relative)
+    relative /= state.scale[:, None]
+    for k, (i, j) in enumerate(zip(*layout.products, strict=True), start=r):
+        np.multiply(relative[:, :, i], relative[:, :, j], out=features[:, :, k])
+    return features
 
 
 def collected(state: RegimeState, prediction: Prediction, readings: Floats, good: Bools, weight: Floats) -> RegimeState:
