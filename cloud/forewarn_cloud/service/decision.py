@@ -12,7 +12,20 @@ started after s hours, with p the probability that nothing is wrong at all:
                       + share of the part's life thrown away + P(wrong failure mode) x second visit)
 
 "Act now" is s = 0 with each supply plan; "inspect" spends a visit to learn whether and what is wrong before parts are
-sent; "wait" is the better of the two at s = the review interval, by which false evidence may have cleared.
+sent, for which no second notice is needed: the customer expects them. "Wait" is the better of the two at s = the review
+interval, by which false evidence may have cleared: a one-step look-ahead (Chow, Robbins and Siegmund 1971), in which
+P(T < s + R) says what the later order could still prevent.
+
+Waiting has an end. Once
+
+    P(T < review interval + R) > 1/2
+
+the next review would more likely than not decide about a broken machine, so the cheapest job is begun now, the last
+moment, even if waiting would cost a little less because the evidence might be false. Without this limit all options
+cost one breakdown as soon as parts cannot arrive in time, what waiting saves on visits for nothing decides, and a
+machine whose remaining life is told too short is never visited, however long it goes on. Failure-limit policies put
+such a bound on P(failure before the next opportunity); ordering parts by the remaining life and the lead time:
+Elwany and Gebraeel 2008, IIE Transactions 40(7).
 """
 
 import math
@@ -28,9 +41,15 @@ from forewarn_models.prognosis import failure_probability
 from forewarn_models.wire import RulHours
 
 Action = Literal["order", "inspect", "wait"]
+Reason = Literal["least_expected_cost", "last_moment", "evidence_not_trusted"]
 HOUR_MS: Final = 3_600_000
 NEEDED_BY_PROBABILITY: Final = 0.1
 """`needed_by` is where the failure has become this likely: the P10 of the remaining life."""
+Method = Literal[1, 2]
+METHOD: Final[Method] = 2
+"""How new decisions are made. 1, without the limit to waiting and with a second notice after an inspection, is kept so
+that past decisions can be made again."""
+LAST_MOMENT_PROBABILITY: Final = 0.5
 _LEVELS: Final = 9
 _Z: Final = tuple(NormalDist().inv_cdf((i + 0.5) / _LEVELS) for i in range(_LEVELS))
 """Mid-points of equal slices of a normal distribution: the readiness time is averaged over them."""
@@ -81,7 +100,7 @@ class Decision:
 
     action: Action
     option: str
-    reason: Literal["least_expected_cost", "evidence_not_trusted"]
+    reason: Reason
     plan: SupplyPlan
     """The parts to reserve; empty unless the action is "order"."""
     decided_at_ms: int
@@ -97,17 +116,17 @@ class Decision:
     """Every option that was compared, the cheapest first."""
 
 
-def decide(situation: Situation, policy: Policy) -> Decision:
-    """The option with the least expected cost; a tie goes to the one that is ready sooner."""
+def decide(situation: Situation, policy: Policy, method: Method = METHOD) -> Decision:
+    """The option with the least expected cost; a tie goes to the one that is ready sooner. Waiting ends in time."""
     within = time_to_failure(situation, policy)
-    offers = _Offers(situation, policy, within).all()
+    offers = _Offers(situation, policy, within, method).all()
     ranked = sorted(offers, key=lambda offer: (offer.cost.expected_cost, offer.cost.ready_hours_p50))
-    chosen = ranked[0] if situation.trusted else next(offer for offer in ranked if offer.action == "wait")
+    chosen, reason = _choice(ranked, situation.trusted, method)
     needed_by_hours = life_quantile(within, NEEDED_BY_PROBABILITY)
     return Decision(
         action=chosen.action,
         option=chosen.cost.option,
-        reason="least_expected_cost" if situation.trusted else "evidence_not_trusted",
+        reason=reason,
         plan=chosen.plan,
         decided_at_ms=situation.now_ms,
         revisit_at_ms=_after(situation, policy.times.review_hours),
@@ -119,6 +138,16 @@ def decide(situation: Situation, policy: Policy) -> Decision:
         median_life_hours=life_quantile(within, 0.5),
         expected_costs=tuple(offer.cost for offer in ranked),
     )
+
+
+def _choice(ranked: Sequence["_Offer"], trusted: bool, method: Method) -> tuple["_Offer", Reason]:
+    wait = next(offer for offer in ranked if offer.action == "wait")
+    if not trusted:
+        return wait, "evidence_not_trusted"
+    too_late = wait.cost.p_failure_before_ready > LAST_MOMENT_PROBABILITY
+    if ranked[0] is wait and too_late and method > 1:
+        return ranked[1], "last_moment"
+    return ranked[0], "least_expected_cost"
 
 
 def time_to_failure(situation: Situation, policy: Policy) -> Callable[[float], float]:
@@ -164,12 +193,15 @@ class _Offer:
 class _Offers:
     """The options of one situation, priced."""
 
-    def __init__(self, situation: Situation, policy: Policy, within: Callable[[float], float]) -> None:
+    def __init__(self, situation: Situation, policy: Policy, within: Callable[[float], float], method: Method) -> None:
         self.situation, self.policy = situation, policy
         self.p_false = false_alarm_probability(situation, policy)
         self.rate = policy.downtime_cost_per_hour.of_tier(situation.tier)
         self.median_life = life_quantile(within, 0.5)
-        self.ready = {plan: _ready_hours(plan, situation, policy) for plan in situation.plans}
+        notice_hours = policy.times.planning_hours
+        self.ready = {plan: _ready_hours(plan, situation, policy, notice_hours) for plan in situation.plans}
+        again_hours = notice_hours if method == 1 else 0.0
+        self.ready_again = {plan: _ready_hours(plan, situation, policy, again_hours) for plan in situation.plans}
         self.inspected_after = policy.times.planning_hours + situation.dispatch_hours
         latest = max(max(hours) for hours in self.ready.values())
         self.curve = _FailureCurve(within, latest + policy.times.review_hours + self.inspected_after)
@@ -189,66 +221,66 @@ class _Offers:
         return [*(self._act(plan, start_hours, p_false) for plan in plans), self._inspect(start_hours, p_false)]
 
     def _act(self, plan: SupplyPlan, start_hours: float, p_false: float) -> _Offer:
-        policy = self.policy
+        policy, ready = self.policy, self.ready[plan]
         for_nothing = policy.visit_cost + plan.logistics_cost + policy.restocking_share * plan.parts_cost
-        real = self._cost_if_real(plan, start_hours, self.situation.failure_mode_probability)
+        real = self._cost_if_real(plan, start_hours, ready, self.situation.failure_mode_probability)
         cost = p_false * for_nothing + (1 - self.p_false) * real
-        return self._offer("order", f"act:{plan.name}", plan, start_hours, cost)
+        return self._offer("order", f"act:{plan.name}", plan, start_hours, ready, cost)
 
     def _inspect(self, start_hours: float, p_false: float) -> _Offer:
         """Look first; if it is real, fetch the parts for what was found."""
         start_hours += self.inspected_after
-        priced = [(self._cost_if_real(plan, start_hours, 1.0), i) for i, plan in enumerate(self.situation.plans)]
+        priced = [
+            (self._cost_if_real(plan, start_hours, self.ready_again[plan], 1.0), i)
+            for i, plan in enumerate(self.situation.plans)
+        ]
         real, index = min(priced)
-        inspection = self.policy.inspection_cost
+        plan, inspection = self.situation.plans[index], self.policy.inspection_cost
         cost = p_false * inspection + (1 - self.p_false) * (inspection + real)
-        return replace(self._offer("inspect", "inspect", self.situation.plans[index], start_hours, cost), plan=NO_PARTS)
+        offer = self._offer("inspect", "inspect", plan, start_hours, self.ready_again[plan], cost)
+        return replace(offer, plan=NO_PARTS)
 
-    def _cost_if_real(self, plan: SupplyPlan, start_hours: float, p_mode: float) -> float:
+    def _cost_if_real(self, plan: SupplyPlan, start_hours: float, ready: Sequence[float], p_mode: float) -> float:
         policy, trip = self.policy, self.policy.visit_cost + plan.logistics_cost
-        p_failure = self._p_failure(plan, start_hours)
+        p_failure = self._p_failure(start_hours, ready)
         repair = self.situation.repair_hours * self.rate
-        wasted = max(0.0, self.median_life - start_hours - _mean(self.ready[plan])) / policy.part_life_hours
+        wasted = max(0.0, self.median_life - start_hours - _mean(ready)) / policy.part_life_hours
         return (
             trip
             + plan.parts_cost * (1 + min(1.0, wasted))
             + (1 - p_failure) * policy.planned_downtime_share * repair
             + p_failure * (policy.secondary_damage_cost + repair)
-            + self._hours_down(plan, start_hours) * self.rate
+            + self._hours_down(plan, start_hours, ready) * self.rate
             + (1 - p_mode) * trip
         )
 
-    def _p_failure(self, plan: SupplyPlan, start_hours: float) -> float:
-        return _mean([self.curve.within(start_hours + ready) for ready in self.ready[plan]])
+    def _p_failure(self, start_hours: float, ready: Sequence[float]) -> float:
+        return _mean([self.curve.within(start_hours + hours) for hours in ready])
 
-    def _hours_down(self, plan: SupplyPlan, start_hours: float) -> float:
+    def _hours_down(self, plan: SupplyPlan, start_hours: float, ready: Sequence[float]) -> float:
         """E[hours between the failure and the repair crew with parts].
 
         Once it has failed nobody needs notice: the crew comes after lead time and dispatch at the latest. With
         a = s + R and c that latest wait, E[min((a - T)+, c)] is the integral of P(T <= t) from a - c to a.
         """
-        situation, times = self.situation, self.policy.times
-        waits = [
-            plan.lead_hours * _spread(times.lead_time_spread, z)
-            + situation.dispatch_hours * _spread(times.dispatch_spread, z)
-            for z in _Z
-        ]
+        waits = _ready_hours(plan, self.situation, self.policy, notice_hours=0.0)
         return _mean(
             [
-                self.curve.integral(max(0.0, start_hours + ready - wait), start_hours + ready)
-                for ready, wait in zip(self.ready[plan], waits, strict=True)
+                self.curve.integral(max(0.0, start_hours + hours - wait), start_hours + hours)
+                for hours, wait in zip(ready, waits, strict=True)
             ]
         )
 
-    def _offer(self, action: Action, option: str, plan: SupplyPlan, start_hours: float, cost: float) -> _Offer:
-        ready = self.ready[plan]
+    def _offer(
+        self, action: Action, option: str, plan: SupplyPlan, start_hours: float, ready: Sequence[float], cost: float
+    ) -> _Offer:
         return _Offer(
             action=action,
             plan=plan,
             cost=OptionCost(
                 option=option,
                 expected_cost=cost,
-                p_failure_before_ready=self._p_failure(plan, start_hours),
+                p_failure_before_ready=self._p_failure(start_hours, ready),
                 ready_hours_p50=start_hours + ready[_LEVELS // 2],
                 ready_hours_p90=start_hours + ready[-1],
             ),
@@ -282,11 +314,11 @@ class _FailureCurve:
         return i, position - i
 
 
-def _ready_hours(plan: SupplyPlan, situation: Situation, policy: Policy) -> list[float]:
+def _ready_hours(plan: SupplyPlan, situation: Situation, policy: Policy, notice_hours: float) -> list[float]:
     """Hours until parts and technician are there, at equally likely levels: long leads and long trips together."""
     times = policy.times
     return [
-        max(plan.lead_hours * _spread(times.lead_time_spread, z), times.planning_hours)
+        max(plan.lead_hours * _spread(times.lead_time_spread, z), notice_hours)
         + situation.dispatch_hours * _spread(times.dispatch_spread, z)
         for z in _Z
     ]

@@ -19,7 +19,7 @@ from forewarn_cloud.entities import (
 from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.service import parts
 from forewarn_cloud.service.catalogue import asset_type_of
-from forewarn_cloud.service.decision import HOUR_MS, Decision, Situation, decide
+from forewarn_cloud.service.decision import HOUR_MS, METHOD, Decision, Method, Situation, decide
 from forewarn_cloud.service.episodes import new_id
 from forewarn_cloud.service.evidence import situation_of, weigh
 from forewarn_cloud.service.news import tell_customer
@@ -95,10 +95,11 @@ def note_order(uow: UnitOfWork, order: Order, action: str, at: int, detail: dict
 
 
 def replay(record: DecisionRecord) -> dict[str, Any]:
-    """Decide again from what a decision was made from: equals its `outcome`, or it was changed."""
+    """Decide again from what a decision was made from, and how: equals its `outcome`, or it was changed."""
     situation = msgspec.convert(record.inputs["situation"], Situation)
     policy = msgspec.convert(record.inputs["policy"], Policy)
-    return _plain(decide(situation, policy))
+    method = msgspec.convert(record.inputs.get("method", 1), Method)
+    return _plain(decide(situation, policy, method))
 
 
 def _situation(
@@ -230,7 +231,12 @@ def _record(uow: UnitOfWork, episode: Episode, situation: Situation, decision: D
         episode_id=episode.id,
         decided_at=decision.decided_at_ms,
         action=decision.action,
-        inputs={"situation": _plain(situation), "policy": _plain(policy), "diagnosis": _diagnosis(episode)},
+        inputs={
+            "situation": _plain(situation),
+            "policy": _plain(policy),
+            "diagnosis": _diagnosis(episode),
+            "method": METHOD,
+        },
         outcome=_plain(decision),
         model_hash=episode.advisory.model.hash,
         policy_hash=policy.hash,

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forewarn_cloud.entities import DecisionRecord
 from forewarn_cloud.service.decision import (
     HOUR_MS,
     Decision,
+    Method,
     Situation,
     decide,
     false_alarm_probability,
     life_quantile,
     time_to_failure,
 )
+from forewarn_cloud.service.ordering import replay
 from forewarn_cloud.service.policy import Policy, Times
 from forewarn_cloud.service.sourcing import NO_PARTS, Supply, SupplyPlan
 from forewarn_models.prognosis import failure_probability
@@ -84,6 +87,34 @@ def test_it_waits_while_there_is_much_time() -> None:
     assert decision.revisit_at_ms == NOW_MS + 24 * HOUR_MS
 
 
+@pytest.mark.parametrize("rul", [RulHours(13.0, 16.0, 19.0), RulHours(0.0, 0.0, 900.0)])
+def test_it_never_waits_for_a_failure_that_it_can_no_longer_prevent(rul: RulHours) -> None:
+    """No order can be in time, so that all options cost a breakdown; but the machine may outlive its prognosis."""
+    late = situation(rul_hours=rul, evidence_since_ms=NOW_MS)
+    decision = decide(late, POLICY)
+    assert decision.expected_costs[0].option == "wait", "it would save a visit if the evidence were false"
+    assert (decision.action, decision.option, decision.reason) == ("order", "act:stock", "last_moment")
+    assert decide(late, POLICY, method=1).action == "wait", "as it was decided before"
+    assert decide(replace(late, trusted=False), POLICY).action == "wait"
+
+
+def test_a_long_wait_for_parts_brings_the_last_moment_forward() -> None:
+    """The same machine: with the part on the shelf there is time, without it the next review would come too late."""
+    unsure: dict[str, Any] = {"rul_hours": RulHours(150.0, 180.0, 215.0), "condition": "ALERT"}
+    dear = msgspec.structs.replace(POLICY, visit_cost=60_000.0, inspection_cost=60_000.0)  # waiting looks cheap
+    in_stock = decide(situation(evidence_since_ms=NOW_MS, plans=(plan(0.0),), **unsure), dear)
+    bought = decide(situation(evidence_since_ms=NOW_MS, plans=(plan(168.0),), **unsure), dear)
+    assert (in_stock.action, in_stock.reason) == ("wait", "least_expected_cost")
+    assert bought.reason == "last_moment"
+
+
+def test_what_an_inspection_has_found_needs_no_second_notice() -> None:
+    """24 h notice and 8 h on the way to look, then 8 h with the part from the shelf."""
+    decision = decide(situation(failure_mode=None, plans=(plan(),)), POLICY)
+    inspect = next(option for option in decision.expected_costs if option.option == "inspect")
+    assert inspect.ready_hours_p50 == pytest.approx(24.0 + 8.0 + 8.0)
+
+
 def test_a_longer_lead_time_makes_it_act_earlier() -> None:
     rul = RulHours(350.0, 500.0, 700.0)
     assert decide(situation(rul_hours=rul, plans=(plan(0.0),)), POLICY).action == "wait"
@@ -102,7 +133,7 @@ def test_it_pays_for_speed_only_when_speed_is_needed() -> None:
 
 def test_a_doubtful_failure_mode_is_inspected_before_dear_parts_are_sent() -> None:
     dear = plan(parts_cost=8000.0, logistics_cost=900.0)
-    early: dict[str, Any] = {"rul_hours": RulHours(110.0, 150.0, 220.0), "plans": (dear,), "evidence_since_ms": NOW_MS}
+    early: dict[str, Any] = {"rul_hours": RulHours(80.0, 110.0, 160.0), "plans": (dear,), "evidence_since_ms": NOW_MS}
     assert decide(situation(failure_mode_probability=0.4, condition="ALERT", **early), POLICY).action == "inspect"
     certain = costs(decide(situation(failure_mode_probability=0.99, **early), POLICY))
     assert certain["act:stock"] < certain["inspect"]
@@ -189,6 +220,25 @@ def test_the_inputs_survive_json_and_decide_the_same_again() -> None:
     assert msgspec.convert(json.loads(msgspec.json.encode(outcome)), Decision) == outcome
 
 
+@pytest.mark.parametrize(("inputs", "method"), [({}, 1), ({"method": 1}, 1), ({"method": 2}, 2)])
+def test_a_past_decision_is_made_again_as_it_was_made_then(inputs: dict[str, Any], method: Method) -> None:
+    late = situation(rul_hours=RulHours(13.0, 16.0, 19.0), evidence_since_ms=NOW_MS)
+    then = decide(late, POLICY, method)
+    assert then.action == ("wait" if method == 1 else "order")
+    record = DecisionRecord(
+        id="d",
+        tenant="t",
+        episode_id="e",
+        decided_at=NOW_MS,
+        action=then.action,
+        inputs={"situation": msgspec.to_builtins(late), "policy": msgspec.to_builtins(POLICY)} | inputs,
+        outcome=json.loads(msgspec.json.encode(then)),
+        model_hash="",
+        policy_hash=POLICY.hash,
+    )
+    assert replay(record) == record.outcome
+
+
 hours = st.floats(0.0, 5000.0)
 
 
@@ -210,12 +260,15 @@ def situations(draw: st.DrawFn) -> Situation:
 
 
 @given(situations())
-def test_every_decision_is_the_cheapest_finite_and_consistent(inputs: Situation) -> None:
+def test_every_decision_is_the_cheapest_in_time_finite_and_consistent(inputs: Situation) -> None:
     decision = decide(inputs, POLICY)
     amounts = [option.expected_cost for option in decision.expected_costs]
     assert all(math.isfinite(amount) and amount >= 0 for amount in amounts)
     assert amounts == sorted(amounts)
-    assert decision.option == decision.expected_costs[0].option
+    wait = next(option for option in decision.expected_costs if option.option == "wait")
+    open_still = [o for o in decision.expected_costs if o != wait or wait.p_failure_before_ready <= 0.5]
+    assert decision.option == open_still[0].option
+    assert (decision.reason == "last_moment") == (decision.option != decision.expected_costs[0].option)
     assert 0.0 <= decision.p_failure_before_ready <= 1.0
     assert 1 <= decision.priority <= 4
     assert decision.needed_by_ms >= NOW_MS
