@@ -173,6 +173,17 @@ def test_evidence_that_is_not_to_be_trusted_opens_no_order(world: World, harmles
     assert world.orders() == []
 
 
+def test_nobody_is_sent_for_evidence_that_has_faded_to_an_alert_without_a_reason(world: World) -> None:
+    world.hear(advisory(condition="ALERT", rul_hours=RulHours(380.0, 500.0, 700.0)))
+    for hours in range(3, 240, 12):
+        world.hear(advisory(at_hours=hours, since=START_MS, condition="ALERT", failure_modes={}, rul_hours=None))
+    assert world.orders() == []
+    (episode,) = world.rows(schema.episodes)
+    assert episode.state == "OPEN"
+    world.hear(advisory(at_hours=240, since=START_MS, rul_hours=RulHours(5.0, 20.0, 40.0)))
+    assert world.order().state == "OPEN", "until there is one again"
+
+
 def test_an_absolute_limit_speaks_even_while_the_model_is_learning(world: World) -> None:
     over: dict[str, Any] = {
         "limits_exceeded": ("vibration_rms_mm_s",),
