@@ -50,6 +50,10 @@ def test_the_guide_tells_the_defaults_of_every_setting() -> None:
     }
 
 
+def test_no_figure_of_the_guide_is_left_open() -> None:
+    assert "{{" not in (PROJECT / "docs" / "models.md").read_text("utf-8")
+
+
 def test_every_target_of_make_says_what_it_does() -> None:
     makefile = (PROJECT / "Makefile").read_text("utf-8")
     phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
