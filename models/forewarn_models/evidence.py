@@ -145,7 +145,10 @@ def accumulate(
     known = state.deviation > 0
     per_unit = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
     level = reference.level[:, None]
-    standard = np.where(usable, residual * per_unit[:, None] / doubt[:, :, None], level)
+    standard = residual * per_unit[:, None]
+    standard /= doubt[:, :, None]
+    if not usable.all():
+        np.copyto(standard, level, where=~usable)
     smoothed = _smooth(state.smoothed, standard, gain, void, reference.level)
     offset = smoothed - level
     significance = offset * reference.scale[:, None]
@@ -202,12 +205,18 @@ def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) 
 
 
 def collected(
-    state: EvidenceState, evidence: Evidence, error: Floats, usable: Bools, counts: Bools, calibrating: Bools
+    state: EvidenceState,
+    evidence: Evidence,
+    residual: Floats,
+    leverage: Floats,
+    usable: Bools,
+    counts: Bools,
+    calibrating: Bools,
 ) -> EvidenceState:
     """The state with a segment added to what is pending.
 
-    `error` (A, n, C) residual over sqrt(1 + leverage), counted where `usable` (A, n, C) in samples of familiar regimes,
-    `counts` (A, n), of assets that are `calibrating` (A,).
+    `residual` (A, n, C) counts where `usable` (A, n, C) in samples of familiar regimes, `counts` (A, n), of assets that
+    are `calibrating` (A,); `leverage` (A, n).
     """
     maximum = np.where(counts, evidence.distance, 0.0).max(axis=1)
     state = updated(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
@@ -215,6 +224,7 @@ def collected(
         return state
     used = usable & (counts & calibrating[:, None])[:, :, None]
     deviation = np.where(state.samples > 2 * state.samples.shape[1], state.deviation, 0.0)
+    error = residual / np.sqrt(1.0 + leverage)[:, :, None]
     bound = np.where(deviation > 0, _LEARN_CLIP * deviation, np.inf)[:, None]
     kept = np.where(used, np.clip(error, -bound, bound), 0.0)
     return updated(

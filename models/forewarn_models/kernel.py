@@ -217,9 +217,12 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
     readable = readings.settled & _all(readings.good[:, :, layout.regime_at]) & ~_all(~good)
     regime = regimes.anchored(layout, state.regime, readings.values, readings.good, readable)
     prediction = regimes.predict(layout, regime, readings.values, readable)
-    relative = np.where(good, readings.values[:, :, layout.condition_at] - regime.level[:, None], 0.0)
+    relative = readings.values[:, :, layout.condition_at] - regime.level[:, None]
     usable = good & prediction.known[:, :, None]
-    residual = np.where(usable, relative - prediction.expected, 0.0)
+    residual = relative - prediction.expected
+    if not usable.all():
+        relative[~good] = 0.0
+        residual[~usable] = 0.0
     judged = prediction.known
     armed = judged & ~learning[:, None]
     suspect, condition = verdicts.suspects(
@@ -435,7 +438,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
     familiar = segment.judged & (strangeness < 1.0)
     weight = np.where(learning[:, None], 1.0, np.minimum(strangeness, 1.0)) * readable
     usable = segment.good & ~segment.suspect
-    error = segment.residual / np.sqrt(1.0 + segment.prediction.leverage)[:, :, None]
+    filled = segment.relative if usable.all() else np.where(usable, segment.relative, segment.prediction.expected)
     step = segment.readings.step_ms
     timed = learning[:, None] & readable & (step > 0)
     baseline = updated(
@@ -449,17 +452,18 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
     return updated(
         state,
         relearning=relearnings.noted_gap(model.layout, state.relearning, step, _interval_ms(before.baseline)),
-        regime=regimes.collected(state.regime, segment.prediction, segment.relative, usable, weight),
+        regime=regimes.collected(state.regime, segment.prediction, filled, weight),
         reference=references.collected(
             state.reference,
             segment.prediction.features,
-            np.where(usable, segment.relative, segment.prediction.expected),
+            filled,
             segment.readable & (learning[:, None] | familiar),
         ),
         evidence=evidences.collected(
             state.evidence,
             segment.evidence,
-            error,
+            segment.residual,
+            segment.prediction.leverage,
             usable & segment.prediction.known[:, :, None],
             familiar,
             _calibrating(model, before.baseline),

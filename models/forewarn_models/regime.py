@@ -134,16 +134,15 @@ def _features(layout: Layout, state: RegimeState, values: Floats) -> Floats:
     return features
 
 
-def collected(state: RegimeState, prediction: Prediction, readings: Floats, good: Bools, weight: Floats) -> RegimeState:
+def collected(state: RegimeState, prediction: Prediction, readings: Floats, weight: Floats) -> RegimeState:
     """The state with a segment added to what is pending: `readings` (A, n, C) relative to the level, `weight` (A, n).
 
     A missing reading is filled with what was expected: it then says nothing about its signal.
     """
     if not weight.any():
         return state
-    filled = np.where(good, readings, prediction.expected)
     ones = np.ones((*weight.shape, 1))
-    sample = np.concatenate([ones, prediction.features, filled], axis=2)
+    sample = np.concatenate([ones, prediction.features, readings], axis=2)
     product = np.matmul((sample * weight[:, :, None]).transpose(0, 2, 1), sample)
     return updated(state, pending=state.pending + product)
 
