@@ -6,7 +6,7 @@ from forewarn_cloud.service.decision import Situation
 from forewarn_cloud.service.policy import Policy
 from forewarn_cloud.service.sourcing import SupplyPlan
 from forewarn_models.asset_type import AssetType, FailureMode
-from forewarn_models.wire import Advisory
+from forewarn_models.wire import Advisory, RulHours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +26,16 @@ class Evidence:
 def weigh(advisory: Advisory, asset_type: AssetType, policy: Policy) -> Evidence:
     """What the advisory says about the machine.
 
-    An ALARM opens an episode; an ALERT only if it also tells what is wrong or how long it will last, so that a jump in
-    one signal (a sensor, a changed unit) or a hot day above an ALERT limit that the model knows to be usual stays an
-    alert. A model that is still learning neither opens an order nor clears an episode: only an absolute limit speaks
-    for it, an ALERT limit too. Evidence that has faded to an ALERT without a reason keeps an episode open, but no order
-    is opened for it.
+    An ALARM opens an episode; an ALERT only if it also tells what is wrong or that little time is left, so that a jump
+    in one signal (a sensor, a changed unit) or a hot day above an ALERT limit that the model knows to be usual stays an
+    alert. A fleet model tells some remaining life of every machine: only a short one is news. A model that is still
+    learning neither opens an order nor clears an episode: only an absolute limit speaks for it, an ALERT limit too.
+    Evidence that has faded to an ALERT without a reason keeps an episode open, but no order is opened for it.
     """
     mode, probability = likeliest_mode(advisory, asset_type, policy)
     over_limit = bool(advisory.limits_exceeded)
     worried = advisory.condition in ("ALERT", "ALARM") or over_limit
-    knows_why = mode is not None or advisory.rul_hours is not None
+    knows_why = mode is not None or _is_short(advisory.rul_hours, policy)
     learned = advisory.maturity != "LEARNING"
     opens = advisory.condition == "ALARM" or (worried and knows_why) or (over_limit and not learned)
     return Evidence(
@@ -46,6 +46,12 @@ def weigh(advisory: Advisory, asset_type: AssetType, policy: Policy) -> Evidence
         failure_mode=mode,
         probability=probability,
     )
+
+
+def _is_short(rul_hours: RulHours | None, policy: Policy) -> bool:
+    """Whether one failure in ten comes before a review and two visits, to look and to repair, that need notice."""
+    times = policy.times
+    return rul_hours is not None and rul_hours.p10 <= times.review_hours + 2 * times.planning_hours
 
 
 def likeliest_mode(advisory: Advisory, asset_type: AssetType, policy: Policy) -> tuple[FailureMode | None, float]:
