@@ -16,6 +16,7 @@ from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.service import desk
 from forewarn_cloud.service.policy import AutonomyTable, Policy
+from forewarn_models.wire import RulHours
 from tests.cloud.world import DESK, HOUR_MS, SEAL, START_MS, TENANT, World, advisory, normal
 
 CONFIRMED = Finding(outcome="CONFIRMED", failure_mode="seal_leak", note="face worn")
@@ -105,7 +106,7 @@ def test_an_alarm_held_until_the_reset_arrives_opens_no_second_order(world: Worl
     in_progress(world)
     world.clock.advance(hours=30)
     complete(world)
-    held: dict[str, Any] = {"since": None, "failure_modes": {}, "rul_hours": None, "health_index": 1.0}
+    held: dict[str, Any] = {"since": None, "failure_modes": {}, "rul_hours": RulHours(5.0, 20.0, 40.0)}
     world.hear(advisory(at_hours=31, **held), advisory("pump-2", at_hours=31, **held))
     assert len(world.orders("pump-1")) == 1, "its node has not answered yet that the machine learns anew"
     assert len(world.orders("pump-2")) == 1, "no reset is pending for its neighbour"
