@@ -12,20 +12,22 @@ started after s hours, with p the probability that nothing is wrong at all:
                       + share of the part's life thrown away + P(wrong failure mode) x second visit)
 
 "Act now" is s = 0 with each supply plan; "inspect" spends a visit to learn whether and what is wrong before parts are
-sent, for which no second notice is needed: the customer expects them. "Wait" is the better of the two at s = the review
-interval, by which false evidence may have cleared: a one-step look-ahead (Chow, Robbins and Siegmund 1971), in which
-P(T < s + R) says what the later order could still prevent.
+sent; "wait" is the better of the two at s = the review interval, by which false evidence may have cleared: a one-step
+look-ahead (Chow, Robbins and Siegmund 1971), in which P(T < s + R) says what the later job could still prevent.
 
 Waiting has an end. Once
 
     P(T < review interval + R) > 1/2
 
-the next review would more likely than not decide about a broken machine, so the cheapest job is begun now, the last
-moment, even if waiting would cost a little less because the evidence might be false. Without this limit all options
-cost one breakdown as soon as parts cannot arrive in time, what waiting saves on visits for nothing decides, and a
-machine whose remaining life is told too short is never visited, however long it goes on. Failure-limit policies put
-such a bound on P(failure before the next opportunity); ordering parts by the remaining life and the lead time:
-Elwany and Gebraeel 2008, IIE Transactions 40(7).
+the next review would more likely than not decide about a broken machine. Then the cheapest job is begun now, even where
+waiting would cost a little less, if what it saves when it is in time outweighs a visit for nothing:
+
+    (1 - p) x (secondary damage + unplanned - planned downtime of the repair) > p x cost of the visit for nothing
+
+Without this limit every option costs one breakdown as soon as no job can be ready in time; what waiting saves on visits
+for nothing then decides alone, review after review, and a machine that outlives a remaining life told too short is
+never visited. Bounding P(failure before the next opportunity) is a failure-limit policy (Wang 2002, European Journal of
+Operational Research 139); remaining life against the lead time of parts: Elwany and Gebraeel 2008, IIE Transactions 40.
 """
 
 import math
@@ -42,13 +44,12 @@ from forewarn_models.wire import RulHours
 
 Action = Literal["order", "inspect", "wait"]
 Reason = Literal["least_expected_cost", "last_moment", "evidence_not_trusted"]
+Method = Literal[1, 2]
+METHOD: Final[Method] = 2
+"""How new decisions are made. 1, in which waiting has no end, is kept so that past decisions can be made again."""
 HOUR_MS: Final = 3_600_000
 NEEDED_BY_PROBABILITY: Final = 0.1
 """`needed_by` is where the failure has become this likely: the P10 of the remaining life."""
-Method = Literal[1, 2]
-METHOD: Final[Method] = 2
-"""How new decisions are made. 1, without the limit to waiting and with a second notice after an inspection, is kept so
-that past decisions can be made again."""
 LAST_MOMENT_PROBABILITY: Final = 0.5
 _LEVELS: Final = 9
 _Z: Final = tuple(NormalDist().inv_cdf((i + 0.5) / _LEVELS) for i in range(_LEVELS))
@@ -119,9 +120,9 @@ class Decision:
 def decide(situation: Situation, policy: Policy, method: Method = METHOD) -> Decision:
     """The option with the least expected cost; a tie goes to the one that is ready sooner. Waiting ends in time."""
     within = time_to_failure(situation, policy)
-    offers = _Offers(situation, policy, within, method).all()
+    offers = _Offers(situation, policy, within).all()
     ranked = sorted(offers, key=lambda offer: (offer.cost.expected_cost, offer.cost.ready_hours_p50))
-    chosen, reason = _choice(ranked, situation.trusted, method)
+    chosen, reason = _choice(ranked, situation, policy, method)
     needed_by_hours = life_quantile(within, NEEDED_BY_PROBABILITY)
     return Decision(
         action=chosen.action,
@@ -140,14 +141,23 @@ def decide(situation: Situation, policy: Policy, method: Method = METHOD) -> Dec
     )
 
 
-def _choice(ranked: Sequence["_Offer"], trusted: bool, method: Method) -> tuple["_Offer", Reason]:
+def _choice(
+    ranked: Sequence["_Offer"], situation: Situation, policy: Policy, method: Method
+) -> tuple["_Offer", Reason]:
     wait = next(offer for offer in ranked if offer.action == "wait")
-    if not trusted:
+    if not situation.trusted:
         return wait, "evidence_not_trusted"
-    too_late = wait.cost.p_failure_before_ready > LAST_MOMENT_PROBABILITY
-    if ranked[0] is wait and too_late and method > 1:
+    if method > 1 and ranked[0] is wait and _is_last_moment(wait, ranked[1], situation, policy):
         return ranked[1], "last_moment"
     return ranked[0], "least_expected_cost"
+
+
+def _is_last_moment(wait: "_Offer", job: "_Offer", situation: Situation, policy: Policy) -> bool:
+    repair = situation.repair_hours * policy.downtime_cost_per_hour.of_tier(situation.tier)
+    saved_in_time = policy.secondary_damage_cost + (1 - policy.planned_downtime_share) * repair
+    p_false = false_alarm_probability(situation, policy)
+    worth_it = (1 - p_false) * saved_in_time > p_false * job.cost_of_nothing
+    return wait.cost.p_failure_before_ready > LAST_MOMENT_PROBABILITY and worth_it
 
 
 def time_to_failure(situation: Situation, policy: Policy) -> Callable[[float], float]:
@@ -188,20 +198,19 @@ class _Offer:
     action: Action
     plan: SupplyPlan
     cost: OptionCost
+    cost_of_nothing: float
+    """What it costs if nothing is wrong."""
 
 
 class _Offers:
     """The options of one situation, priced."""
 
-    def __init__(self, situation: Situation, policy: Policy, within: Callable[[float], float], method: Method) -> None:
+    def __init__(self, situation: Situation, policy: Policy, within: Callable[[float], float]) -> None:
         self.situation, self.policy = situation, policy
         self.p_false = false_alarm_probability(situation, policy)
         self.rate = policy.downtime_cost_per_hour.of_tier(situation.tier)
         self.median_life = life_quantile(within, 0.5)
-        notice_hours = policy.times.planning_hours
-        self.ready = {plan: _ready_hours(plan, situation, policy, notice_hours) for plan in situation.plans}
-        again_hours = notice_hours if method == 1 else 0.0
-        self.ready_again = {plan: _ready_hours(plan, situation, policy, again_hours) for plan in situation.plans}
+        self.ready = {plan: _ready_hours(plan, situation, policy) for plan in situation.plans}
         self.inspected_after = policy.times.planning_hours + situation.dispatch_hours
         latest = max(max(hours) for hours in self.ready.values())
         self.curve = _FailureCurve(within, latest + policy.times.review_hours + self.inspected_after)
@@ -212,7 +221,7 @@ class _Offers:
             self._jobs(review, self.p_false * _remaining_share(review, self.policy)),
             key=lambda offer: offer.cost.expected_cost,
         )
-        wait = _Offer(action="wait", plan=NO_PARTS, cost=replace(later.cost, option="wait"))
+        wait = replace(later, action="wait", plan=NO_PARTS, cost=replace(later.cost, option="wait"))
         return [*self._jobs(0.0, self.p_false), wait]
 
     def _jobs(self, start_hours: float, p_false: float) -> list[_Offer]:
@@ -221,69 +230,73 @@ class _Offers:
         return [*(self._act(plan, start_hours, p_false) for plan in plans), self._inspect(start_hours, p_false)]
 
     def _act(self, plan: SupplyPlan, start_hours: float, p_false: float) -> _Offer:
-        policy, ready = self.policy, self.ready[plan]
+        policy = self.policy
         for_nothing = policy.visit_cost + plan.logistics_cost + policy.restocking_share * plan.parts_cost
-        real = self._cost_if_real(plan, start_hours, ready, self.situation.failure_mode_probability)
+        real = self._cost_if_real(plan, start_hours, self.situation.failure_mode_probability)
         cost = p_false * for_nothing + (1 - self.p_false) * real
-        return self._offer("order", f"act:{plan.name}", plan, start_hours, ready, cost)
+        return self._offer("order", f"act:{plan.name}", plan, start_hours, cost, for_nothing)
 
     def _inspect(self, start_hours: float, p_false: float) -> _Offer:
         """Look first; if it is real, fetch the parts for what was found."""
         start_hours += self.inspected_after
-        priced = [
-            (self._cost_if_real(plan, start_hours, self.ready_again[plan], 1.0), i)
-            for i, plan in enumerate(self.situation.plans)
-        ]
+        priced = [(self._cost_if_real(plan, start_hours, 1.0), i) for i, plan in enumerate(self.situation.plans)]
         real, index = min(priced)
-        plan, inspection = self.situation.plans[index], self.policy.inspection_cost
+        inspection = self.policy.inspection_cost
         cost = p_false * inspection + (1 - self.p_false) * (inspection + real)
-        offer = self._offer("inspect", "inspect", plan, start_hours, self.ready_again[plan], cost)
-        return replace(offer, plan=NO_PARTS)
+        plan = self.situation.plans[index]
+        return replace(self._offer("inspect", "inspect", plan, start_hours, cost, inspection), plan=NO_PARTS)
 
-    def _cost_if_real(self, plan: SupplyPlan, start_hours: float, ready: Sequence[float], p_mode: float) -> float:
+    def _cost_if_real(self, plan: SupplyPlan, start_hours: float, p_mode: float) -> float:
         policy, trip = self.policy, self.policy.visit_cost + plan.logistics_cost
-        p_failure = self._p_failure(start_hours, ready)
+        p_failure = self._p_failure(plan, start_hours)
         repair = self.situation.repair_hours * self.rate
-        wasted = max(0.0, self.median_life - start_hours - _mean(ready)) / policy.part_life_hours
+        wasted = max(0.0, self.median_life - start_hours - _mean(self.ready[plan])) / policy.part_life_hours
         return (
             trip
             + plan.parts_cost * (1 + min(1.0, wasted))
             + (1 - p_failure) * policy.planned_downtime_share * repair
             + p_failure * (policy.secondary_damage_cost + repair)
-            + self._hours_down(plan, start_hours, ready) * self.rate
+            + self._hours_down(plan, start_hours) * self.rate
             + (1 - p_mode) * trip
         )
 
-    def _p_failure(self, start_hours: float, ready: Sequence[float]) -> float:
-        return _mean([self.curve.within(start_hours + hours) for hours in ready])
+    def _p_failure(self, plan: SupplyPlan, start_hours: float) -> float:
+        return _mean([self.curve.within(start_hours + ready) for ready in self.ready[plan]])
 
-    def _hours_down(self, plan: SupplyPlan, start_hours: float, ready: Sequence[float]) -> float:
+    def _hours_down(self, plan: SupplyPlan, start_hours: float) -> float:
         """E[hours between the failure and the repair crew with parts].
 
         Once it has failed nobody needs notice: the crew comes after lead time and dispatch at the latest. With
         a = s + R and c that latest wait, E[min((a - T)+, c)] is the integral of P(T <= t) from a - c to a.
         """
-        waits = _ready_hours(plan, self.situation, self.policy, notice_hours=0.0)
+        situation, times = self.situation, self.policy.times
+        waits = [
+            plan.lead_hours * _spread(times.lead_time_spread, z)
+            + situation.dispatch_hours * _spread(times.dispatch_spread, z)
+            for z in _Z
+        ]
         return _mean(
             [
-                self.curve.integral(max(0.0, start_hours + hours - wait), start_hours + hours)
-                for hours, wait in zip(ready, waits, strict=True)
+                self.curve.integral(max(0.0, start_hours + ready - wait), start_hours + ready)
+                for ready, wait in zip(self.ready[plan], waits, strict=True)
             ]
         )
 
     def _offer(
-        self, action: Action, option: str, plan: SupplyPlan, start_hours: float, ready: Sequence[float], cost: float
+        self, action: Action, option: str, plan: SupplyPlan, start_hours: float, cost: float, cost_of_nothing: float
     ) -> _Offer:
+        ready = self.ready[plan]
         return _Offer(
             action=action,
             plan=plan,
             cost=OptionCost(
                 option=option,
                 expected_cost=cost,
-                p_failure_before_ready=self._p_failure(start_hours, ready),
+                p_failure_before_ready=self._p_failure(plan, start_hours),
                 ready_hours_p50=start_hours + ready[_LEVELS // 2],
                 ready_hours_p90=start_hours + ready[-1],
             ),
+            cost_of_nothing=cost_of_nothing,
         )
 
 
@@ -314,11 +327,11 @@ class _FailureCurve:
         return i, position - i
 
 
-def _ready_hours(plan: SupplyPlan, situation: Situation, policy: Policy, notice_hours: float) -> list[float]:
+def _ready_hours(plan: SupplyPlan, situation: Situation, policy: Policy) -> list[float]:
     """Hours until parts and technician are there, at equally likely levels: long leads and long trips together."""
     times = policy.times
     return [
-        max(plan.lead_hours * _spread(times.lead_time_spread, z), notice_hours)
+        max(plan.lead_hours * _spread(times.lead_time_spread, z), times.planning_hours)
         + situation.dispatch_hours * _spread(times.dispatch_spread, z)
         for z in _Z
     ]
