@@ -56,8 +56,6 @@ __all__ = [
     "reset_baseline",
 ]
 
-_COUNTED_FROM: Final = 1.0
-"""Share of the baseline after which window maxima are what they will be."""
 _A_FLEET: Final = 16
 _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
@@ -511,7 +509,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         healthy=healthy,
         alarmed=state.condition.alarm,
         calibrating=calibrating,
-        complete=complete & (baseline.samples >= _COUNTED_FROM * model.settings.baseline_samples),
+        complete=complete & (maturity > Maturity.LEARNING),
         level=np.abs(regime.level + regime.reading_mean),
         steadiness=_steadiness(state, layout),
         interval_ms=interval_ms,
