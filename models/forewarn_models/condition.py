@@ -128,7 +128,7 @@ def suspects(
     suspect = np.zeros(residual.shape, dtype=np.bool_)
     for i in range(residual.shape[1]):
         leap = _leap_after(leap, residual[:, i], usable[:, i], leapt[:, i])
-        suspect[:, i] = leap != 0
+        suspect[:, i] = (leap != 0) & usable[:, i]
     return suspect, updated(state, residual=last[:, -1], leap=leap)
 
 

@@ -59,6 +59,8 @@ __all__ = [
 _A_FLEET: Final = 16
 _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
+_NEW_DUTY_WEIGHT: Final = 0.25
+"""Samples of a new duty follow each other closely: four tell as much as one of the baseline."""
 _FAMILIAR: Final = 2.0
 """A regime is familiar where its leverage is at most so many times the mean over the baseline."""
 _LIMIT_HEALTH: Final = {Condition.ALERT: 0.6, Condition.ALARM: 0.3}
@@ -434,7 +436,7 @@ def _collected(model: Model, before: State, state: State, segment: _Segment) -> 
     learning, readable = maturity == Maturity.LEARNING, segment.readable
     strangeness = _strangeness(model, segment.prediction.leverage)
     familiar = segment.judged & (strangeness < 1.0)
-    weight = np.where(learning[:, None], 1.0, np.minimum(strangeness, 1.0)) * readable
+    weight = np.where(learning[:, None], 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
     usable = segment.good & ~segment.suspect
     filled = segment.relative if usable.all() else np.where(usable, segment.relative, segment.prediction.expected)
     step = segment.readings.step_ms
@@ -485,7 +487,8 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     layout, baseline = model.layout, state.baseline
     interval_ms = _interval_ms(baseline)
     maturity = _maturity(model.settings, baseline)
-    healthy = _healthy(state, learning=maturity == Maturity.LEARNING)
+    learning = maturity == Maturity.LEARNING
+    healthy = _healthy(state, learning=learning)
     calibrating = _calibrating(model, baseline)
     state = updated(state, step=0)
     trend = followed(
@@ -509,13 +512,13 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         healthy=healthy,
         alarmed=state.condition.alarm,
         calibrating=calibrating,
-        complete=complete & (maturity > Maturity.LEARNING),
+        complete=complete & ~learning,
         level=np.abs(regime.level + regime.reading_mean),
         steadiness=_steadiness(state, layout),
         interval_ms=interval_ms,
     )
     reference = references.learned(
-        layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=calibrating
+        layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=learning
     )
     baseline = updated(
         baseline,
@@ -524,7 +527,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         pending_familiar=np.zeros_like(baseline.pending_familiar),
         pending_strange=np.zeros_like(baseline.pending_strange),
         since_strange=np.where(
-            (maturity > Maturity.LEARNING) & (4 * baseline.pending_strange >= 3 * layout.window),
+            ~learning & (4 * baseline.pending_strange >= 3 * layout.window),
             0,
             np.minimum(baseline.since_strange + 1, LONG_AGO),
         ),
@@ -536,7 +539,7 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
     steady, relearning = relearnings.followed(
         layout, model.settings, state.relearning, state.condition.score, segment.verdict.evident[:, -1]
     )
-    some = relearnings.candidates(relearning, reference.blocks, maturity == Maturity.LEARNING)
+    some = relearnings.candidates(relearning, reference.blocks, learning)
     offsets = references.block_offsets(reference, regime, evidence.deviation, some)
     anew = steady.copy()
     for i, mine in zip(some.tolist(), offsets, strict=True):
