@@ -638,3 +638,15 @@ def test_signals_that_wander_by_nature_are_followed_and_steady_ones_are_not() ->
 
     assert alarmed[:8].sum() <= 1
     assert alarmed[8:].all()
+
+
+def test_what_wanders_is_not_estimated_again_in_a_new_duty(pump_model: Model) -> None:
+    """It was, from the ramp of a fault that grew meanwhile; the reference then followed the fault to the end."""
+    fault = Fault(failure_mode="bearing_wear", from_day=12.5, to_day=40)
+    history = pump_history(20, seed=41, assets=1, duty=Duty(slower_from_day=12.0, faults={0: fault}))
+    _, learned = assess(pump_model, new_state(pump_model, 1), cut(history, 0, 10 * DAY_STEPS))
+    _, later = assess(pump_model, learned, cut(history, 10 * DAY_STEPS, 20 * DAY_STEPS))
+
+    assert later.evidence.deviation.tobytes() != learned.evidence.deviation.tobytes()
+    for name in ("persistence", "innovation", "freedom", "wander", "home", "range"):
+        assert np.array_equal(getattr(later.reference, name), getattr(learned.reference, name)), name
