@@ -64,7 +64,7 @@ class Assessment:
     significance: NDArray[np.float64]
     """(n, assets, signals): that deviation in the standard deviations it has in health; 0 where unknown."""
     expected: NDArray[np.float64]
-    """(n, assets, signals): what the signal should read in this regime, in its unit; NaN where unknown."""
+    """(n, assets, signals): what the signal should read in this regime by now, in its unit; NaN where unknown."""
     condition: NDArray[np.int8]
     """`Condition`."""
     since_ms: NDArray[np.int64]

@@ -186,6 +186,7 @@ class _Segment:
     suspect: Bools
     """(A, n, C)"""
     evidence: Evidence
+    doubt: Floats
     verdict: Verdict
     mode_probability: Floats
     """(A, n, M)"""
@@ -228,13 +229,14 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
     suspect, condition = verdicts.suspects(
         state.condition, residual, usable, state.evidence.deviation, _spread(regime, layout), armed
     )
+    doubt = _doubt(model, regime.weight, prediction.leverage)
     evidence, evidence_state = evidences.accumulate(
         layout,
         state.evidence,
         state.reference,
         residual,
         usable & ~suspect,
-        _doubt(model, regime.weight, prediction.leverage),
+        doubt,
         _gain(layout, readings, judged, _interval_ms(state.baseline)),
         suspect | _stuck(layout, readings),
     )
@@ -261,6 +263,7 @@ def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Se
         residual=residual,
         suspect=suspect,
         evidence=evidence,
+        doubt=doubt,
         verdict=verdict,
         mode_probability=mode_probabilities(layout, evidence.significance, verdict.evident),
         fleet_rul_hours=fleet_rul_hours,
@@ -376,8 +379,9 @@ def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
     told = segment.judged & (maturity > Maturity.LEARNING)[:, None]
     score = np.where(told, verdict.score, 0.0)
     where_told, where_known = told[:, :, None], segment.prediction.known[:, :, None]
-    in_units = segment.evidence.offset * state.evidence.deviation[:, None]
-    level = state.regime.level[:, None] + segment.prediction.expected
+    in_units = segment.evidence.offset * state.evidence.deviation[:, None] * segment.doubt[:, :, None]
+    by_now = (state.regime.level + state.reference.level * state.evidence.deviation)[:, None]
+    level = by_now + segment.prediction.expected
 
     def in_columns(told_of_condition: Floats, where: Bools, otherwise: float) -> Floats:
         columns = np.full(shape, otherwise)

@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     baseline_samples: int = 500
     """Healthy running samples that define what is normal."""
-    false_alarms_per_asset_month: float = 0.05
+    false_alarms_per_asset_month: float = 0.01
     """The budget the ALARM threshold is calibrated to."""
     settling_hours: float = 1.0
     """After a start the machine warms up and is not judged for this long; only for types that know when they run."""

@@ -72,7 +72,7 @@ class ForewarnDetector(AnomalyDetector):
         self,
         interval_seconds: float = 60.0,
         baseline_samples: int = 500,
-        false_alarms_per_asset_month: float = 0.05,
+        false_alarms_per_asset_month: float = 0.01,
         regime: tuple[str, ...] | None = None,
     ) -> None:
         if not 1e-3 <= interval_seconds < math.inf:
