@@ -84,8 +84,8 @@ class EvidenceState:
     """(A,) distance below which a window is learned from; 0 before it is known."""
     fitted_samples: Floats
     """(A,) samples behind deviation and whitening."""
-    budgeted_windows: Floats
-    """(A,) windows behind threshold, alert and calm."""
+    unbudgeted: Floats
+    """(A,) windows counted since threshold, alert and calm were worked out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +122,7 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
         alert=none,
         calm=none,
         fitted_samples=none,
-        budgeted_windows=none,
+        unbudgeted=none,
     )
 
 
@@ -275,6 +275,7 @@ def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Boo
     return updated(
         state,
         maxima=kept * state.maxima + healthy[:, None] * waiting,
+        unbudgeted=state.unbudgeted + healthy * waiting[:, 0],
         waiting_maxima=np.where((healthy | alarmed)[:, None], 0.0, waiting),
     )
 
@@ -284,8 +285,8 @@ def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval
 
     They are worked out anew whenever there are some windows more.
     """
-    grown = state.maxima[:, 0] >= 1.02 * state.budgeted_windows
-    due = np.flatnonzero((state.fitted_samples > 0) & (grown | (state.budgeted_windows == 0)))
+    grown = state.unbudgeted >= 0.02 * state.maxima[:, 0]
+    due = np.flatnonzero((state.fitted_samples > 0) & (grown | (state.threshold <= 0)))
     if not len(due):
         return state
     count, total, squares = state.maxima[due].T
@@ -305,7 +306,7 @@ def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval
         threshold=_put(state.threshold, due, threshold),
         alert=_put(state.alert, due, caution * _level(mean, doubtful, np.minimum(_ALERTS_PER_ALARM * chance, 0.3))),
         calm=_put(state.calm, due, np.minimum(calm, _CALM_MOST * threshold)),
-        budgeted_windows=_put(state.budgeted_windows, due, count),
+        unbudgeted=_put(state.unbudgeted, due, np.zeros(len(due))),
     )
 
 

@@ -650,3 +650,20 @@ def test_what_wanders_is_not_estimated_again_in_a_new_duty(pump_model: Model) ->
     assert later.evidence.deviation.tobytes() != learned.evidence.deviation.tobytes()
     for name in ("persistence", "innovation", "freedom", "wander", "home", "range"):
         assert np.array_equal(getattr(later.reference, name), getattr(learned.reference, name)), name
+
+
+def test_the_threshold_follows_the_machine_after_years_too() -> None:
+    """It was worked out again only when there were more windows; what is remembered of them has a bound."""
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=50, false_alarms_per_asset_month=1.0),
+    )
+    random = np.random.default_rng(8)
+    state, thresholds = new_state(model, 1), []
+    for start in range(0, 12_000, 1_000):
+        t_ms = STEP_MS * np.arange(start, start + 1_000, dtype=np.int64)[:, None]
+        _, state = assess(model, state, Block(t_ms=t_ms, values=random.normal(10, 0.1, (1_000, 1, 2))))
+        thresholds.append(float(state.evidence.threshold[0]))
+
+    assert state.evidence.maxima[0, 0] < 1_100
+    assert thresholds[-1] != thresholds[-2]
