@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forewarn_models.layout import MONTH_MS, Bools, Floats, Layout, Settings, row_sums, updated
+from forewarn_models.layout import MONTH_MS, Bools, Floats, Layout, Settings, put, row_sums, updated
 from forewarn_models.reference import ReferenceState
 
 _CLIP: Final = 4.0
@@ -303,17 +302,11 @@ def _budgeted(layout: Layout, settings: Settings, state: EvidenceState, interval
     calm = _level(mean, np.sqrt(variance), np.array(_CALM_CHANCE))
     return updated(
         state,
-        threshold=_put(state.threshold, due, threshold),
-        alert=_put(state.alert, due, caution * _level(mean, doubtful, np.minimum(_ALERTS_PER_ALARM * chance, 0.3))),
-        calm=_put(state.calm, due, np.minimum(calm, _CALM_MOST * threshold)),
-        unbudgeted=_put(state.unbudgeted, due, np.zeros(len(due))),
+        threshold=put(state.threshold, due, threshold),
+        alert=put(state.alert, due, caution * _level(mean, doubtful, np.minimum(_ALERTS_PER_ALARM * chance, 0.3))),
+        calm=put(state.calm, due, np.minimum(calm, _CALM_MOST * threshold)),
+        unbudgeted=put(state.unbudgeted, due, np.zeros(len(due))),
     )
-
-
-def _put(target: Floats, index: NDArray[np.intp], rows: Floats) -> Floats:
-    result = target.copy()
-    result[index] = rows
-    return result
 
 
 def _level(mean: Floats, spread: Floats, chance: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -37,6 +37,16 @@ def updated(part: _Part, **fields: object) -> _Part:
     copy.__dict__.update(part.__dict__)
     copy.__dict__.update(fields)
     return copy
+
+
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+def put(target: _Array, index: NDArray[np.intp], rows: _Array) -> _Array:
+    """A copy of `target` with other `rows` at `index`."""
+    result = target.copy()
+    result[index] = rows
+    return result
 
 
 def row_sums(values: Floats) -> Floats:

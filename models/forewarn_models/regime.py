@@ -8,19 +8,16 @@ linear regression): large in a regime the machine was never seen in, so that ign
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Layout, updated
+from forewarn_models.layout import Bools, Floats, Layout, put, updated
 
 _PRIOR_SAMPLES: Final = 1.0
 _SMALLEST_VARIANCE: Final = 1e-4
 """Of a feature, relative to the square of its scale: a regime signal that never moved is known to one percent."""
-
-
-_Array = TypeVar("_Array", bound=NDArray[Any])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,16 +168,10 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
     inverse = np.linalg.inv(gram / outer + _PRIOR_SAMPLES * np.eye(p)) / outer
     return updated(
         state,
-        fitted=_put(state.fitted, due, np.ones(len(due), dtype=np.bool_)),
-        feature_mean=_put(state.feature_mean, due, mean[:, :p]),
-        reading_mean=_put(state.reading_mean, due, mean[:, p:]),
-        coefficients=_put(state.coefficients, due, np.matmul(inverse, cross)),
-        inverse=_put(state.inverse, due, inverse),
-        weight=_put(state.weight, due, weight),
+        fitted=put(state.fitted, due, np.ones(len(due), dtype=np.bool_)),
+        feature_mean=put(state.feature_mean, due, mean[:, :p]),
+        reading_mean=put(state.reading_mean, due, mean[:, p:]),
+        coefficients=put(state.coefficients, due, np.matmul(inverse, cross)),
+        inverse=put(state.inverse, due, inverse),
+        weight=put(state.weight, due, weight),
     )
-
-
-def _put(target: _Array, index: NDArray[np.intp], rows: _Array) -> _Array:
-    result = target.copy()
-    result[index] = rows
-    return result
