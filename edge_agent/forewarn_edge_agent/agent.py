@@ -149,13 +149,15 @@ class Agent:
 
     async def _carry_out(self, command: wire.Command) -> wire.Reply:
         """Done once: a command that comes again gets the answer it got before."""
+        if isinstance(command, wire.Resend):
+            return wire.Reply(schema=wire.SCHEMA, id=command.id, ok=False, detail="resend: not known to this version")
         async with self._writing:
             known = await self._thread.call(lambda: self._spool.reply(command.id))
             if known is not None:
                 return known
             batch = await self._thread.call(lambda: self._pipeline.reset_baseline(command))
             await self._commit(batch)
-        event(log, logging.INFO, "command", command=command.command, asset=command.asset, id=command.id)
+        event(log, logging.INFO, "command", command="reset_baseline", asset=command.asset, id=command.id)
         assert batch.reply is not None
         return batch.reply
 

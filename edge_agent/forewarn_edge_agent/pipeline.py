@@ -71,7 +71,7 @@ class Pipeline:
                 gathered.positions.append(delivery.position)
         return self._batch(gathered)
 
-    def reset_baseline(self, command: wire.Command) -> Batch:
+    def reset_baseline(self, command: wire.ResetBaseline) -> Batch:
         """Carry out a command; the batch remembers the answer together with the effect."""
         done = self._monitor.reset_baseline(command.asset, command.at)
         detail = "" if done else f"asset {command.asset!r} is not declared on this node"

@@ -185,7 +185,7 @@ class UplinkConnection:
                 if message.topic.value == self._topic("ack"):
                     await self._on_ack(wire.decode_control(payload, wire.Ack))
                 else:
-                    reply = await self._carry_out(wire.decode_control(payload, wire.Command))
+                    reply = await self._carry_out(wire.decode_command(payload))
                     await client.publish(self._topic("reply"), wire.encode_control(reply), qos=1)
             except wire.WireError as error:
                 event(log, logging.WARNING, "bad_control_message", topic=message.topic.value, reason=error)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, Literal, NoReturn, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -141,11 +141,16 @@ class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """Records [first_seq, last_seq] that the agent had to drop."""
+    """Records [first_seq, last_seq] that the agent had to drop, or lost with an earlier spool file.
+
+    `epoch`: of the lost records, None where it is that of the message. `last_seq` is MAX_SEQ where the agent cannot
+    know how far the lost file went.
+    """
 
     first_seq: int
     last_seq: int
     reason: str
+    epoch: str | None = None
 
 
 Record = Telemetry | Advisory | Gap
@@ -173,6 +178,8 @@ class Message:
     epoch: str
     seq: int
     records: tuple[Received, ...]
+    historical: bool = False
+    """Sent late: every record in it waited at the node for more than a minute."""
 
     @property
     def last_seq(self) -> int:
@@ -194,13 +201,15 @@ def encode_advisory(record: Advisory) -> bytes:
 
 
 def encode_gap(record: Gap) -> bytes:
-    return _MSGPACK.encode({"gap": [record.first_seq, record.last_seq], "reason": record.reason})
+    gap: dict[str, object] = {"gap": [record.first_seq, record.last_seq], "reason": record.reason}
+    return _MSGPACK.encode(gap if record.epoch is None else gap | {"epoch": record.epoch})
 
 
-def encode_message(epoch: str, seq: int, records: Sequence[bytes]) -> bytes:
+def encode_message(epoch: str, seq: int, records: Sequence[bytes], *, historical: bool = False) -> bytes:
     """A message of records that are already encoded; the first has the sequence number `seq`."""
     raw = [msgspec.Raw(body) for body in records]
-    return _MSGPACK.encode({"schema": SCHEMA, "epoch": epoch, "seq": seq, "records": raw})
+    envelope: dict[str, object] = {"schema": SCHEMA, "epoch": epoch, "seq": seq, "records": raw}
+    return _MSGPACK.encode(envelope | {"historical": True} if historical else envelope)
 
 
 # --- decoding -------------------------------------------------------------------------------------------------------
@@ -222,7 +231,7 @@ def decode_message(lane: Lane, payload: bytes, *, now_ms: int) -> Message:
         Received(seq=envelope.seq + i, digest=digest(body), record=_read_record(lane, body, is_json, now_ms))
         for i, body in enumerate(bodies)
     ]
-    return Message(epoch=envelope.epoch, seq=envelope.seq, records=tuple(received))
+    return Message(epoch=envelope.epoch, seq=envelope.seq, records=tuple(received), historical=envelope.historical)
 
 
 def decode_telemetry(body: bytes) -> Telemetry:
@@ -252,7 +261,8 @@ def _decode_record(lane: Lane, body: bytes, is_json: bool, now_ms: int) -> Recor
         gap = _decode_struct(body, _GapRecord, is_json, "gap")
         first, last = gap.gap
         _require(1 <= first <= last <= MAX_SEQ, "gap: give [first, last] with 1 <= first <= last")
-        return Gap(first_seq=first, last_seq=last, reason=gap.reason[:200])
+        _require(gap.epoch is None or bool(IDENTIFIER.fullmatch(gap.epoch)), "epoch: not a valid identifier")
+        return Gap(first_seq=first, last_seq=last, reason=gap.reason[:200], epoch=gap.epoch)
     if lane == "advisory":
         advisory = _decode_struct(body, Advisory, is_json, "advisory")
         _check_advisory(advisory, now_ms)
@@ -393,11 +403,13 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     epoch: str
     seq: int
     records: list[msgspec.Raw]
+    historical: bool = False
 
 
 class _GapRecord(msgspec.Struct, forbid_unknown_fields=True):
     gap: tuple[int, int]
     reason: str
+    epoch: str | None = None
 
 
 class _PackedTelemetry(msgspec.Struct, forbid_unknown_fields=True):
@@ -425,27 +437,50 @@ class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     first_seqs: dict[str, int] = {}
     """Lane -> the first sequence number the node still holds or will assign next. What the cloud lacks below it can no
     longer come: the cloud notes a gap and goes on, instead of waiting for ever (a cloud that was restored or reset)."""
+    acknowledged: dict[str, int] = {}
+    """Lane -> up to where the node believes everything committed. Where the cloud has less (it was restored from a
+    backup), it asks for the rest again."""
     version: str = ""
     assets: dict[str, str] = {}
     """Asset -> asset type."""
 
 
-class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Every record of the lane and epoch up to and including `seq` is committed."""
 
     lane: Lane
     epoch: str
     seq: int
+    at: int | None = None
+    """The cloud's time when it sent this, epoch milliseconds: the node measures its clock against it."""
+    replay_records_per_s: int | None = None
+    """How fast the cloud would like the backlog; None: as the node is configured."""
 
 
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An order to a node. `reset_baseline`: the asset was repaired at `at`; learn anew what normal is."""
+class ResetBaseline(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="command", tag="reset_baseline"
+):
+    """The asset was repaired at `at`; learn anew what normal is."""
 
     schema: int
     id: str
-    command: Literal["reset_baseline"]
     asset: str
     at: int
+
+
+class Resend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="command", tag="resend"):
+    """Send these records again, acknowledged or not; what is no longer held is to be told in a gap record."""
+
+    schema: int
+    id: str
+    lane: Lane
+    epoch: str
+    first_seq: int
+    last_seq: int
+
+
+Command = ResetBaseline | Resend
+"""An order to a node."""
 
 
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -457,11 +492,12 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     detail: str = ""
 
 
-_Control = TypeVar("_Control", Presence, Ack, Command, Reply)
+Control = Presence | Ack | ResetBaseline | Resend | Reply
+_Control = TypeVar("_Control", bound=Control)
 _MSGPACK: Final = msgspec.msgpack.Encoder()
 
 
-def encode_control(message: Presence | Ack | Command | Reply) -> bytes:
+def encode_control(message: Control) -> bytes:
     """Presence, acknowledgements, commands and replies travel as JSON: few, and readable with any MQTT client."""
     return msgspec.json.encode(message)
 
@@ -475,10 +511,19 @@ def decode_control(payload: bytes, kind: type[_Control]) -> _Control:
     return _decode_struct(payload, kind, check_payload(payload), kind.__name__.lower())
 
 
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+def decode_command(payload: bytes) -> Command:
+    """Read a command, of whatever kind.
+
+    Raises:
+        WireError: it breaks the contract, or no command of that name is known.
+    """
+    return _decode_struct(payload, cast("type[Command]", Command), check_payload(payload), "command")
 
 
-def _decode_struct(body: bytes, kind: type[_Struct], is_json: bool, what: str) -> _Struct:
+_T = TypeVar("_T")
+
+
+def _decode_struct(body: bytes, kind: type[_T], is_json: bool, what: str) -> _T:
     try:
         return msgspec.json.decode(body, type=kind) if is_json else msgspec.msgpack.decode(body, type=kind)
     except msgspec.ValidationError as error:

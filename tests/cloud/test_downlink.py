@@ -23,7 +23,7 @@ class Wire:
 
     def publish(self, topic: str, payload: bytes) -> bool:
         if self.up:
-            self.sent.append((topic, wire.decode_control(payload, wire.Command)))
+            self.sent.append((topic, wire.decode_command(payload)))
         return self.up
 
 
@@ -57,7 +57,7 @@ def set_presence(engine: Engine, online: bool, at: int) -> None:
 def test_a_new_command_is_sent_once(engine: Engine, downlink: Downlink, line: Wire) -> None:
     ask(engine)
     assert (downlink.send_due(), downlink.send_due()) == (1, 0)
-    body = wire.Command(schema=1, id="c1", command="reset_baseline", asset="pump-1", at=NOW - 5)
+    body = wire.ResetBaseline(schema=1, id="c1", asset="pump-1", at=NOW - 5)
     assert line.sent == [("fw/v1/local/n1/command", body)]
 
 

@@ -234,7 +234,7 @@ def test_a_command_is_done_once_and_answered_each_time(agent: AgentProcess, mach
     agent.start_listening()
     machine.send_samples(recent(3))
     wait_until(lambda: len(cloud.times_ms()) == 3, "the samples", SECONDS)
-    command = wire.Command(schema=1, id="c1", command="reset_baseline", asset="pump-1", at=now_ms())
+    command = wire.ResetBaseline(schema=1, id="c1", asset="pump-1", at=now_ms())
     cloud.command(command)
     wait_until(lambda: len(cloud.replies) == 1, "the answer", SECONDS)
     agent.kill()
@@ -251,7 +251,7 @@ def test_a_command_that_comes_while_the_agent_is_down_waits_for_it(agent: AgentP
     agent.start()
     wait_until(lambda: len(cloud.presences) == 1, "the birth", SECONDS)
     assert agent.stop() == 0
-    cloud.command(wire.Command(schema=1, id="c1", command="reset_baseline", asset="who", at=now_ms()))
+    cloud.command(wire.ResetBaseline(schema=1, id="c1", asset="who", at=now_ms()))
     agent.start()
     wait_until(lambda: [reply.ok for reply in cloud.replies] == [False], "the answer", SECONDS)
 

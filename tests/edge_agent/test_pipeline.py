@@ -192,7 +192,7 @@ def test_a_repair_starts_the_baseline_anew_and_is_told(rig: Rig) -> None:
         rig.take(each)
     assert {row.asset: row.maturity for row in rig.assets()}["pump-1"] != "LEARNING"
     told = len(rig.bodies("advisory"))
-    command = wire.Command(schema=1, id="c1", command="reset_baseline", asset="pump-1", at=NOW + 149 * STEP_MS)
+    command = wire.ResetBaseline(schema=1, id="c1", asset="pump-1", at=NOW + 149 * STEP_MS)
     batch = rig.pipeline.reset_baseline(command)
     assert batch.reply == wire.Reply(schema=1, id="c1", ok=True)
     rig.spool.append(batch, now_ms=NOW)
@@ -204,7 +204,7 @@ def test_a_repair_starts_the_baseline_anew_and_is_told(rig: Rig) -> None:
 
 
 def test_a_command_for_an_asset_that_is_not_here_is_answered_so(rig: Rig) -> None:
-    command = wire.Command(schema=1, id="c1", command="reset_baseline", asset="who", at=NOW)
+    command = wire.ResetBaseline(schema=1, id="c1", asset="who", at=NOW)
     reply = rig.pipeline.reset_baseline(command).reply
     assert reply is not None
     assert (reply.ok, "'who' is not declared" in reply.detail) == (False, True)

@@ -202,3 +202,20 @@ def test_control_messages_round_trip() -> None:
     assert wire.decode_control(wire.encode_control(ack), wire.Ack) == ack
     with pytest.raises(wire.WireError, match="lane"):
         wire.decode_control(b'{"lane": "other", "epoch": "e", "seq": 1}', wire.Ack)
+
+
+def test_a_command_is_told_by_its_name() -> None:
+    resend = wire.Resend(schema=1, id="c1", lane="telemetry", epoch="e1", first_seq=3, last_seq=9)
+    assert wire.decode_command(wire.encode_control(resend)) == resend
+    reset = wire.ResetBaseline(schema=1, id="c2", asset="pump-1", at=NOW)
+    assert wire.decode_command(wire.encode_control(reset)) == reset
+    with pytest.raises(wire.WireError, match="command"):
+        wire.decode_command(b'{"command": "format_disk", "schema": 1, "id": "c3"}')
+
+
+def test_a_gap_can_speak_of_an_earlier_spool_file() -> None:
+    gap = wire.Gap(first_seq=5, last_seq=wire.MAX_SEQ, reason="the file was damaged", epoch="e0")
+    payload = wire.encode_message("e1", 1, [wire.encode_gap(gap)], historical=True)
+    message = wire.decode_message("telemetry", payload, now_ms=NOW)
+    assert message.historical
+    assert message.records[0].record == gap

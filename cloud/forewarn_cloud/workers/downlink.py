@@ -78,9 +78,7 @@ class Downlink:
 
     def _send(self, waiting: PendingCommand) -> bool:
         command = waiting.command
-        body = wire.Command(
-            schema=wire.SCHEMA, id=command.id, command=command.command, asset=command.asset, at=command.at
-        )
+        body = wire.ResetBaseline(schema=wire.SCHEMA, id=command.id, asset=command.asset, at=command.at)
         if not self.publish(wire.topic(command.tenant, command.node, "command"), wire.encode_control(body)):
             return False
         self._sent[command.id] = _Sent(self.clock.wall_ms(), waiting.presence_at)
