@@ -181,7 +181,7 @@ class Writer:
     def _acknowledge_lanes(self, changes: Changes) -> None:
         """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
         for (tenant, node, lane, epoch), change in changes.lanes.items():
-            ack = wire.Ack(lane=lane, epoch=epoch, seq=change.progress.contiguous)
+            ack = wire.Ack(lane=lane, epoch=epoch, seq=change.progress.contiguous, at=self.clock.now_ms())
             self.broker.publish(wire.topic(tenant, node, "ack"), wire.encode_control(ack), qos=0)
 
 

@@ -109,7 +109,7 @@ def test_records_are_stored_then_acknowledged(ingest: Ingesting) -> None:
     ingest.feed(sent)
     assert ingest.stored == [1, 2]
     assert ingest.broker.acknowledged == [sent]
-    assert ingest.broker.acks == [("fw/v1/local/n1/ack", wire.Ack(lane="telemetry", epoch="e1", seq=2))]
+    assert ingest.broker.acks == [("fw/v1/local/n1/ack", wire.Ack(lane="telemetry", epoch="e1", seq=2, at=NOW))]
     progress = rows(ingest.engine, "lane_progress", "lane", "epoch", "contiguous_seq", "records_stored")
     assert progress == [("telemetry", "e1", 2, 2)]
 
