@@ -110,8 +110,10 @@ nodes = Table(
     Column("online", Boolean, nullable=False, server_default=text("false")),
     _instant("presence_at", nullable=True),
     Column("version", String(64), nullable=False, server_default=""),
+    Column("births", JSON(none_as_null=True)),
 )
-"""Enrolled edge nodes. `declares_assets`: its birth message may register assets (telemetry alone never does)."""
+"""Enrolled edge nodes. `declares_assets`: its birth message may register assets (telemetry alone never does); `births`:
+the last few, [[at, epoch], ...], to see a name that two agents use."""
 
 assets = Table(
     "assets",
@@ -124,9 +126,11 @@ assets = Table(
     _name("site", nullable=True),
     _instant("created_at"),
     _instant("deleted_at", nullable=True),
+    _instant("storm_at", nullable=True),
     ForeignKeyConstraint(["tenant", "node"], ["nodes.tenant", "nodes.node"]),
     ForeignKeyConstraint(["tenant", "site"], ["sites.tenant", "sites.site"]),
 )
+"""`storm_at`: when advisories about it last came in a storm, by its own time."""
 
 asset_signals = Table(
     "asset_signals",
@@ -172,8 +176,16 @@ lane_progress = Table(
     Column("records_quarantined", BigInteger, nullable=False, server_default="0"),
     _instant("first_at"),
     _instant("updated_at"),
+    _instant("hole_since", nullable=True),
+    Index(
+        "ix_lane_progress_holes",
+        "hole_since",
+        sqlite_where=text("hole_since IS NOT NULL"),
+        postgresql_where=text("hole_since IS NOT NULL"),
+    ),
 )
-"""All records up to `contiguous_seq` are committed, and those in the `ahead` ranges [[first, last], ...] above it."""
+"""All records up to `contiguous_seq` are committed, and those in the `ahead` ranges [[first, last], ...] above it.
+`hole_since`: since when the first hole between them has been open."""
 
 telemetry_blocks = Table(
     "telemetry_blocks",
@@ -232,7 +244,11 @@ gaps = Table(
     Column("last_seq", BigInteger, nullable=False),
     Column("reason", String(200), nullable=False),
     _instant("received_at"),
+    Column("missing", JSON(none_as_null=True)),
+    _instant("filled_at", nullable=True),
 )
+"""Records that were told or found to be lost. `missing`: the ranges [[first, last], ...] of them that have not come
+after all, null where none has; `filled_at`: when the last of them came."""
 
 quarantine = Table(
     "quarantine",
@@ -520,8 +536,23 @@ commands = Table(
     _instant("created_at"),
     Column("state", String(16), nullable=False, server_default="PENDING"),
     Column("detail", String(500), nullable=False, server_default=""),
+    Column("lane", String(16)),
+    _name("epoch", nullable=True),
+    Column("first_seq", BigInteger),
+    Column("last_seq", BigInteger),
     _one_of("state", "PENDING", "DONE", "FAILED"),
     ForeignKeyConstraint(["tenant", "node"], ["nodes.tenant", "nodes.node"]),
+    Index(
+        "uq_commands_one_resend_open",
+        "tenant",
+        "node",
+        "lane",
+        "epoch",
+        "first_seq",
+        unique=True,
+        sqlite_where=text("state = 'PENDING' AND command = 'resend'"),
+        postgresql_where=text("state = 'PENDING' AND command = 'resend'"),
+    ),
     Index(
         "ix_commands_pending",
         "tenant",
@@ -530,7 +561,8 @@ commands = Table(
         postgresql_where=text("state = 'PENDING'"),
     ),
 )
-"""Commands to nodes, sent until the node replies."""
+"""Commands to nodes, sent until the node replies. `asset` is empty where the command is about records: resend has the
+range of a lane instead, and a range is asked for once at a time."""
 
 audit = Table(
     "audit",
