@@ -180,9 +180,14 @@ def run(setup: Setup, clock: Clock) -> None:
     Raises:
         SpoolInUseError, SpoolVersionError: the state directory cannot be used.
     """
-    node = setup.config.node
-    max_bytes = setup.config.spool.max_mebibytes * 1024 * 1024
-    spool = Spool.open(node.state_dir, max_bytes=max_bytes, now_ms=clock.now_ms())
+    node, limits = setup.config.node, setup.config.spool
+    spool = Spool.open(
+        node.state_dir,
+        max_bytes=limits.max_mebibytes * 1024 * 1024,
+        max_days=limits.max_days,
+        keep_acknowledged_hours=limits.keep_acknowledged_hours,
+        now_ms=clock.now_ms(),
+    )
     try:
         event(log, logging.INFO, "started", tenant=node.tenant, node=node.node, epoch=spool.epoch)
         asyncio.run(_run_until_signal(setup, clock, spool))

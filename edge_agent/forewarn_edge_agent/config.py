@@ -90,6 +90,8 @@ class Uplink(Broker, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_mebibytes: int = 256
+    max_days: float = 7.0
+    keep_acknowledged_hours: float = 24.0
     checkpoint_seconds: float = 60.0
 
 
@@ -259,6 +261,9 @@ def _problems(config: Config) -> Iterator[_Problem]:
     yield from _unless(config.uplink.resend_after_seconds >= 1, "uplink.resend_after_seconds", "give at least 1")
     least = MIN_SPOOL_MEBIBYTES
     yield from _unless(config.spool.max_mebibytes >= least, "spool.max_mebibytes", f"give at least {least}")
+    yield from _unless(config.spool.max_days > 0, "spool.max_days", "give more than 0")
+    archive = "spool.keep_acknowledged_hours"
+    yield from _unless(config.spool.keep_acknowledged_hours >= 0, archive, "give 0 or more")
     yield from _unless(config.spool.checkpoint_seconds >= 0, "spool.checkpoint_seconds", "give 0 or more")
     yield from _unless(config.sources, "sources", "give at least one [[sources]]")
     for i, source in enumerate(config.sources):

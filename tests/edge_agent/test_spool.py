@@ -10,29 +10,47 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from forewarn_edge_agent import spool as spool_module
 from forewarn_edge_agent.sources import Position
 from forewarn_edge_agent.spool import (
+    FILE_NAME,
     AssetRow,
     Batch,
     Spool,
     SpoolInUseError,
     SpoolVersionError,
     inspect,
+    opening,
+    store,
 )
 from forewarn_models import wire
 
 MIB = 1024 * 1024
 NOW = 1_700_000_000_000
+HOUR_MS = 3_600_000
 Opener = Callable[..., Spool]
 
 
+class Uptime:
+    """How long the process has run, as the test has it."""
+
+    def __init__(self) -> None:
+        self.ms = 0
+
+    def __call__(self) -> int:
+        return self.ms
+
+
 @pytest.fixture
-def opened(tmp_path: Path) -> Opener:
+def uptime() -> Uptime:
+    return Uptime()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, uptime: Uptime) -> Opener:
     """Opens the spool of the test; one at a time."""
 
-    def open_spool(max_bytes: int = 16 * MIB) -> Spool:
-        return Spool.open(tmp_path, max_bytes=max_bytes, now_ms=NOW)
+    def open_spool(max_bytes: int = 16 * MIB, **options: float) -> Spool:
+        return Spool.open(tmp_path, max_bytes=max_bytes, now_ms=NOW, running_ms=uptime, **options)
 
     return open_spool
 
@@ -43,12 +61,22 @@ def append(spool: Spool, *bodies: bytes, lane: str = "telemetry") -> None:
 
 
 def everything(spool: Spool, lane: wire.Lane = "telemetry") -> dict[int, bytes]:
-    """All that can still be sent, by sequence."""
+    """All that waits to be acknowledged, by sequence."""
     found: dict[int, bytes] = {}
     after = 0
     while (chunk := spool.read(lane, after, max_records=7, max_bytes=MIB)) is not None:
         found |= dict(enumerate(chunk.bodies, chunk.seq))
         after = chunk.last_seq
+    return found
+
+
+def held(spool: Spool, lane: wire.Lane = "telemetry") -> dict[int, bytes]:
+    """All that can still be sent, acknowledged or not."""
+    found: dict[int, bytes] = {}
+    first = 1
+    while (chunk := spool.read_range(lane, first, wire.MAX_SEQ, max_records=7, max_bytes=MIB)) is not None:
+        found |= dict(enumerate(chunk.bodies, chunk.seq))
+        first = chunk.last_seq + 1
     return found
 
 
@@ -127,10 +155,10 @@ def test_what_was_appended_is_there_after_a_restart(opened: Opener) -> None:
 
 
 def test_a_sequence_is_never_given_twice_even_when_the_spool_ran_empty(opened: Opener) -> None:
-    spool = opened()
+    spool = opened(keep_acknowledged_hours=0)
     append(spool, b"a", lane="advisory")
     assert spool.acknowledge("advisory", spool.epoch, 1)
-    assert everything(spool, "advisory") == {}
+    assert held(spool, "advisory") == {}
     assert spool.first_seq("advisory") == 2
     spool.close()
     spool = opened()
@@ -158,18 +186,79 @@ def test_an_old_acknowledgement_does_not_go_back(opened: Opener) -> None:
 
 
 def test_acknowledged_telemetry_stays_until_the_models_have_it_in_a_checkpoint(opened: Opener) -> None:
-    spool = opened()
+    spool = opened(keep_acknowledged_hours=0)
     append(spool, b"a", b"b")
     spool.acknowledge("telemetry", spool.epoch, 2)
     assert list(spool.records_since_checkpoint()) == [b"a", b"b"]
     assert everything(spool) == {}, "but it is not sent again"
+    assert held(spool) == {1: b"a", 2: b"b"}
     spool.append(Batch(assets=(a_row(),)), now_ms=NOW)
     assert list(spool.records_since_checkpoint()) == []
+    append(spool)
+    assert held(spool) == {}
+    spool.close()
+
+
+def test_what_the_cloud_has_is_kept_for_a_while_and_can_be_read_again(opened: Opener, uptime: Uptime) -> None:
+    spool = opened(keep_acknowledged_hours=24)
+    append(spool, b"a", b"b")
+    append(spool, b"c", lane="advisory")
+    uptime.ms += HOUR_MS
+    append(spool, b"d")
+    spool.acknowledge("telemetry", spool.epoch, 2)
+    spool.acknowledge("advisory", spool.epoch, 1)
+    spool.append(Batch(assets=(a_row(),)), now_ms=NOW)
+    assert (everything(spool), held(spool)) == ({3: b"d"}, {1: b"a", 2: b"b", 3: b"d"})
+    assert (spool.first_seq("telemetry"), spool.first_seq("advisory")) == (1, 1)
+    chunk = spool.read_range("telemetry", 2, 2, max_records=10, max_bytes=MIB)
+    assert chunk is not None
+    assert (chunk.epoch, chunk.seq, chunk.bodies, chunk.spooled_at_ms) == (spool.epoch, 2, (b"b",), NOW)
+    uptime.ms += 23 * HOUR_MS
+    append(spool)
+    assert (held(spool), held(spool, "advisory")) == ({3: b"d"}, {})
+    assert spool.first_seq("telemetry") == 3
+    uptime.ms += 24 * HOUR_MS
+    append(spool)
+    assert held(spool) == {3: b"d"}, "what the cloud does not have is not forgotten"
+    spool.close()
+
+
+def test_the_archive_goes_in_pieces_so_that_no_commit_takes_long(
+    opened: Opener, uptime: Uptime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "TRIMMED_AT_ONCE", 3)
+    spool = opened()
+    spool.append(Batch(advisories=[b"x"] * 10), now_ms=NOW)
+    uptime.ms += 25 * HOUR_MS
+    spool.acknowledge("advisory", spool.epoch, 8)
+    left = [len(held(spool, "advisory"))]
+    for _ in range(4):
+        append(spool)
+        left.append(len(held(spool, "advisory")))
+    assert left == [7, 4, 2, 2, 2]
+    spool.close()
+
+
+def test_what_is_no_longer_held_of_a_range_is_told(opened: Opener, tmp_path: Path) -> None:
+    spool = opened()
+    append(spool, *[b"x"] * 9)
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("DELETE FROM telemetry WHERE seq IN (1, 2, 5)")
+    connection.close()
+    assert spool.held_ranges("telemetry", 1, 9) == [(3, 4), (6, 9)]
+    assert spool.held_ranges("telemetry", 6, 7) == [(6, 7)]
+    assert spool.held_ranges("telemetry", 1, 2) == []
+    assert spool.tell_missing("telemetry", 2, 10**6, now_ms=NOW) == [(2, 2), (5, 5)]
+    assert gaps(spool) == [range(2, 3), range(5, 6)]
+    assert spool.tell_missing("telemetry", 6, 9, now_ms=NOW) == []
+    spool.close()
+    spool = opened()
+    assert gaps(spool) == [range(2, 3), range(5, 6)]
     spool.close()
 
 
 def test_the_last_records_can_be_recognised(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "KEPT_DIGESTS", 3)
+    monkeypatch.setattr(store, "KEPT_DIGESTS", 3)
     spool = opened()
     append(spool, b"a", b"b")
     append(spool, b"c", b"d")
@@ -183,7 +272,7 @@ def test_a_chunk_ends_at_a_hole(opened: Opener, tmp_path: Path) -> None:
     """None can come about; but numbering what follows wrongly would be the worst of errors."""
     spool = opened()
     append(spool, b"a", b"b", b"c")
-    with sqlite3.connect(tmp_path / spool_module.FILE_NAME) as connection:
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         connection.execute("DELETE FROM telemetry WHERE seq = 2")
     connection.close()
     assert everything(spool) == {1: b"a", 3: b"c"}
@@ -196,7 +285,7 @@ def test_at_the_cap_the_oldest_telemetry_goes_and_the_cloud_is_told(opened: Open
     sent = {seq: seq.to_bytes(2, "big") * 1000 for seq in range(1, 1501)}
     for seq in sent:
         append(spool, seq.to_bytes(2, "big") * 1000)
-        assert (tmp_path / spool_module.FILE_NAME).stat().st_size <= MIB
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= MIB
     left = everything(spool)
     told = gaps(spool)
     lost = set().union(*told)
@@ -260,7 +349,7 @@ def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(opened: Opener, tmp
     epoch = spool.epoch
     append(spool, *[b"x" * 3000] * 100)
     spool.close()
-    path = tmp_path / spool_module.FILE_NAME
+    path = tmp_path / FILE_NAME
     good = path.read_bytes()
     path.write_bytes(
         {
@@ -274,7 +363,7 @@ def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(opened: Opener, tmp
     assert spool.epoch != epoch
     append(spool, b"new")
     assert everything(spool) == {1: b"new"}
-    assert (tmp_path / f"{spool_module.FILE_NAME}.damaged").exists()
+    assert (tmp_path / f"{FILE_NAME}.damaged").exists()
     spool.close()
     found = inspect(tmp_path)
     assert found is not None
@@ -283,16 +372,16 @@ def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(opened: Opener, tmp
 
 def test_a_file_of_a_newer_agent_is_left_alone(opened: Opener, tmp_path: Path) -> None:
     opened().close()
-    with sqlite3.connect(tmp_path / spool_module.FILE_NAME) as connection:
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(SpoolVersionError, match="a newer agent"):
         opened()
-    assert not (tmp_path / f"{spool_module.FILE_NAME}.damaged").exists()
+    assert not (tmp_path / f"{FILE_NAME}.damaged").exists()
 
 
 def test_two_agents_cannot_share_a_spool(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(opening, "LOCK_SECONDS", 0.1)
     first = opened()
     with pytest.raises(SpoolInUseError, match="another agent"):
         opened()
@@ -320,7 +409,7 @@ def test_it_can_be_inspected_while_it_is_used(opened: Opener, tmp_path: Path) ->
 
 
 def test_answered_commands_are_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "KEPT_COMMANDS", 3)
+    monkeypatch.setattr(store, "KEPT_COMMANDS", 3)
     spool = opened()
     for i in range(5):
         spool.append(Batch(reply=wire.Reply(schema=1, id=f"c{i}", ok=True)), now_ms=NOW)
@@ -371,7 +460,7 @@ class SpoolMachine(RuleBasedStateMachine):
         last = self.spool.last_seq("telemetry")
         assert set(left) | told >= set(range(self.acknowledged + 1, last + 1))
         assert all(body == self.given[seq] for seq, body in left.items() if seq in self.given)
-        assert min(left, default=last + 1) == self.spool.first_seq("telemetry")
+        assert min(held(self.spool), default=last + 1) == self.spool.first_seq("telemetry")
 
     def teardown(self) -> None:
         self.spool.close()
