@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +144,13 @@ def _postgres(initdb: str, postgres: str, home: Path) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """An empty database of the test's own, as a SQLAlchemy URL."""
+    with new_database(postgres_server) as url:
+        yield url
+
+
+@contextmanager
+def new_database(postgres_server: str) -> Iterator[str]:
+    """An empty database, as a SQLAlchemy URL."""
     name = f"t{time.monotonic_ns()}"
     with psycopg.connect(f"postgresql://{postgres_server}", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())

@@ -13,8 +13,10 @@ from forewarn_cloud.history.commands import register
 from forewarn_models import __version__
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
     from sqlalchemy import Engine
 
+    from forewarn_cloud.backup.archive import Progress
     from forewarn_cloud.settings import Settings
 
 FAILED: Final = 1
@@ -131,6 +133,62 @@ def migrate(config: Config = None, data_dir: DataDir = None, database_url: Datab
 
     with _told(), _database(_settings(config, data_dir=data_dir, database_url=database_url)) as engine:
         typer.echo(f"the database is at revision {current_revision(engine)}")
+
+
+@app.command()
+def backup(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, or a folder to write a new one into.")],
+    as_json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write the whole database to one file, while the cloud goes on."""
+    from forewarn_cloud.backup.saving import save_backup
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _progress(shown=not as_json) as progress:
+            saved = save_backup(settings, out, os.environ, progress)
+    if as_json:
+        typer.echo(saved.as_json())
+        return
+    size, manifest = f"{saved.file_bytes / 2**20:.1f} MiB", saved.manifest
+    rows = sum(manifest.rows.values())
+    typer.echo(f"{saved.file}: {size}, {rows} rows as of {manifest.taken_at}, revision {manifest.revision}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` has written.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also in place of a database that is not empty, which is kept aside.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only see whether it could be restored.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Put a backup in place of the database of a cloud that is stopped; an older one is brought up to date."""
+    from forewarn_cloud.backup.restoring import check_backup, restore_backup
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _progress(shown=not as_json) as progress:
+            restored = (
+                check_backup(settings, file, progress)
+                if check
+                else restore_backup(settings, file, os.environ, force=force, progress=progress)
+            )
+    if as_json:
+        typer.echo(restored.as_json())
+        return
+    typer.echo(f"{file}: whole, as of {restored.manifest.taken_at}, revision {restored.manifest.revision}")
+    if not check:
+        typer.echo(f"the database is as it was then, at revision {restored.revision}")
+    if restored.aside is not None:
+        typer.echo(f"the one that was there is kept as {restored.aside}")
 
 
 @app.command()
@@ -266,6 +324,23 @@ def _database(settings: "Settings") -> "Iterator[Engine]":
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _progress(*, shown: bool) -> "Iterator[Progress]":
+    """A bar on standard error, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console, tasks = Console(file=sys.stderr), dict[str, "TaskID"]()
+    with Bars(console=console, disable=not (shown and console.is_terminal), transient=True) as bars:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield tell
 
 
 @contextmanager

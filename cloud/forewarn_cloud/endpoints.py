@@ -1,8 +1,11 @@
 """Where the running cloud can be reached, and which ports it takes."""
 
+import fcntl
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -42,6 +45,17 @@ def read_endpoints(data_dir: Path) -> Endpoints | None:
         return Endpoints(**json.loads((data_dir / FILE_NAME).read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+@contextmanager
+def only_one(data_dir: Path, name: str = "cloud.lock") -> Iterator[None]:
+    """The kernel lets go of the lock when the process ends, however it ends. Raises: AlreadyRunning"""
+    with (data_dir / name).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyRunning(f"data_dir: another forewarn-cloud runs on {data_dir}") from None
+        yield
 
 
 def choose_port(host: str, *, asked: int | None, last: int | None, usual: int) -> int:

@@ -273,7 +273,7 @@ class AuditNote:
     tenant: str
     at: int
     actor: str
-    subject: Literal["order", "episode", "part", "asset", "node", "diagnosis"]
+    subject: Literal["order", "episode", "part", "asset", "node", "diagnosis", "database"]
     subject_id: str
     action: str
     detail: dict[str, Any]

@@ -1,6 +1,5 @@
 """`forewarn-cloud up`: everything in one process (but for the broker), started in order and stopped in reverse."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,7 +21,7 @@ from forewarn_cloud import bootstrap, views
 from forewarn_cloud.adapters.nats_broker import NatsBroker
 from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.migrating import migrate
-from forewarn_cloud.endpoints import AlreadyRunning, Endpoints, choose_port, listen, read_endpoints, write_endpoints
+from forewarn_cloud.endpoints import Endpoints, choose_port, listen, only_one, read_endpoints, write_endpoints
 from forewarn_cloud.mailbox import start_mailbox
 from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
 
@@ -43,7 +41,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     clock = bootstrap.open_clock(environment)
     policy = bootstrap.read_policy(settings)
     with _stop_signals() as signals, ExitStack() as running:
-        running.enter_context(_only_one(bootstrap.make_data_dir(settings)))
+        running.enter_context(only_one(bootstrap.make_data_dir(settings)))
         engine = bootstrap.open_database(settings)
         running.callback(engine.dispose)
         migrate(engine)
@@ -98,7 +96,7 @@ def run_broker(settings: Settings, announce: Callable[[str], None]) -> int:
     """
     with (
         _stop_signals() as signals,
-        _only_one(bootstrap.make_data_dir(settings), "broker.lock"),
+        only_one(bootstrap.make_data_dir(settings), "broker.lock"),
         embedded_broker(settings) as url,
     ):
         announce(url)
@@ -127,17 +125,6 @@ def _endpoints(settings: Settings, port: int, broker_url: str, smtp_url: str) ->
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-@contextmanager
-def _only_one(data_dir: Path, name: str = "cloud.lock") -> Iterator[None]:
-    """The kernel lets go of the lock when the process ends, however it ends."""
-    with (data_dir / name).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AlreadyRunning(f"data_dir: another forewarn-cloud runs on {data_dir}") from None
-        yield
 
 
 @dataclass

@@ -38,7 +38,7 @@ def list_audit(
     deps: Deps,
     principal: Reader,
     pages: Pages,
-    subject: Literal["order", "episode", "part", "asset", "node"] | None = None,
+    subject: Literal["order", "episode", "part", "asset", "node", "diagnosis", "database"] | None = None,
     subject_id: IdInQuery = None,
 ) -> Listing[views.AuditEntry]:
     """Who did what to which thing, the latest first."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
@@ -26,6 +26,8 @@ RETRY_SECONDS: Final = 15.0
 _FIRST_PAUSE_SECONDS: Final = 0.005
 _LONGEST_PAUSE_SECONDS: Final = 0.2
 _WRITES: Final = "forewarn_writes"
+_PROGRAM: Final = "forewarn-cloud"
+"""What PostgreSQL calls our connections."""
 _CONTENDED_SQLSTATES: Final = ("40001", "40P01", "55P03", "23505")
 """Serialization failure, deadlock, lock not available, and a unique key that another transaction was first to take."""
 
@@ -33,7 +35,8 @@ _CONTENDED_SQLSTATES: Final = ("40001", "40P01", "55P03", "23505")
 def make_engine(url: str) -> Engine:
     """An engine for a `sqlite:///` or `postgresql+psycopg://` URL."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True)
+        named = {"application_name": _PROGRAM}
+        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=named)
     engine = create_engine(url, pool_size=10, max_overflow=30)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -44,6 +47,14 @@ def make_engine(url: str) -> Engine:
 def reading(engine: Engine) -> Iterator[Connection]:
     """A consistent view of the database; blocks nobody."""
     with translated(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """One view of a PostgreSQL database for many queries, whatever others commit meanwhile; blocks nobody."""
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with translated(), engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
@@ -75,6 +86,15 @@ def retrying(work: Callable[[], T], *, seconds: float = RETRY_SECONDS) -> T:
                 raise Unavailable(f"the database is busy: {error}") from error
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def other_programs(connection: Connection) -> int:
+    """How many connections to this PostgreSQL database are those of a forewarn-cloud other than this one."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = :name AND pid <> pg_backend_pid()"
+    )
+    return int(connection.execute(text(query), {"name": _PROGRAM}).scalar_one())
 
 
 @contextmanager
