@@ -11,8 +11,9 @@ that name the field. NaN in a binary column, like null in a JSON list, is a miss
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, Literal, NoReturn, TypeVar, cast
 
@@ -38,6 +39,11 @@ _TOPIC: Final = re.compile(
     r"fw/v1/(?P<tenant>[^/]+)/(?P<node>[^/]+)/(?P<channel>telemetry|advisory|presence|ack|command|reply)"
 )
 _MAX_DIGITS: Final = 19
+_KNOWN_TOPICS: Final = 16_384
+_KNOWN_NAMES: Final = 16_384
+_KNOWN_SIGNAL_SETS: Final = 1_024
+_TIME: Final = np.dtype("<i8")
+_READING: Final = np.dtype("<f4")
 _COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2"}
 
 
@@ -61,6 +67,7 @@ def topic(tenant: str, node: str, channel: Channel) -> str:
     return f"fw/v1/{tenant}/{node}/{channel}"
 
 
+@lru_cache(_KNOWN_TOPICS)
 def parse_topic(text: str) -> Address:
     """The address in an MQTT topic.
 
@@ -78,8 +85,31 @@ def parse_topic(text: str) -> Address:
 # --- what a record says ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Telemetry:
+class SignalColumns(Mapping[str, NDArray[np.float32]]):
+    """Readings by signal. `names` (k,), `readings` float32 (k, n): one piece of memory, cut up where it is read."""
+
+    __slots__ = ("names", "readings")
+
+    def __init__(self, names: tuple[str, ...], readings: NDArray[np.float32]) -> None:
+        self.names = names
+        self.readings = readings
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        try:
+            place = self.names.index(name)
+        except ValueError:
+            raise KeyError(name) from None
+        column: NDArray[np.float32] = self.readings[place]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Telemetry(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A block of samples of one asset, in time order, as columns.
 
     `t_ms` int64 (n,), milliseconds since the epoch, non-decreasing; `signals` float32 (n,) each, NaN where missing.
@@ -88,7 +118,7 @@ class Telemetry:
     asset: str
     asset_type: str
     t_ms: NDArray[np.int64]
-    signals: dict[str, NDArray[np.float32]]
+    signals: Mapping[str, NDArray[np.float32]]
 
 
 class RulHours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,8 +194,7 @@ class Rejected:
     body: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, kw_only=True):
     """One record with its identity and the digest of its body (first 16 bytes of SHA-256)."""
 
     seq: int
@@ -173,8 +202,7 @@ class Received:
     record: Record | Rejected
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     seq: int
     records: tuple[Received, ...]
@@ -226,10 +254,9 @@ def decode_message(lane: Lane, payload: bytes, *, now_ms: int) -> Message:
     is_json = check_payload(payload)
     envelope = _decode_struct(payload, _Envelope, is_json, "message")
     _check_envelope(envelope)
-    bodies = [bytes(raw) for raw in envelope.records]
     received = [
-        Received(seq=envelope.seq + i, digest=digest(body), record=_read_record(lane, body, is_json, now_ms))
-        for i, body in enumerate(bodies)
+        Received(seq=seq, digest=digest(body), record=_read_record(lane, body, is_json, now_ms))
+        for seq, body in enumerate(envelope.records, envelope.seq)
     ]
     return Message(epoch=envelope.epoch, seq=envelope.seq, records=tuple(received), historical=envelope.historical)
 
@@ -250,10 +277,36 @@ def digest(body: bytes) -> bytes:
 
 
 def _read_record(lane: Lane, body: bytes, is_json: bool, now_ms: int) -> Record | Rejected:
+    if lane == "telemetry" and not is_json and (packed := _read_packed(body, now_ms)) is not None:
+        return packed
     try:
-        return _decode_record(lane, body, is_json, now_ms)
+        return _decode_record(lane, bytes(body), is_json, now_ms)
     except WireError as error:
-        return Rejected(reason=str(error), body=body)
+        return Rejected(reason=str(error), body=bytes(body))
+
+
+def _read_packed(body: bytes, now_ms: int) -> Telemetry | None:
+    """Telemetry as nodes write it: binary columns, in time order, all right. The same as `_decode_record`, faster.
+
+    None for anything else: `_decode_record` knows every form and names what is wrong.
+    """
+    try:
+        raw = _PACKED_COLUMNS.decode(body)
+        names = tuple(raw.signals)
+        _check_names(raw.asset, raw.asset_type)
+        _check_signal_names(names)
+    except (msgspec.MsgspecError, WireError, UnicodeDecodeError, RecursionError):
+        return None
+    samples, rest = divmod(len(raw.t), _TIME.itemsize)
+    if rest or not samples or set(map(len, raw.signals.values())) != {samples * _READING.itemsize}:
+        return None
+    t_ms, readings = np.frombuffer(raw.t, _TIME), np.frombuffer(b"".join(raw.signals.values()), _READING)
+    if not now_ms - MAX_AGE_MS <= t_ms.item(0) <= t_ms.item(-1) <= now_ms + MAX_FUTURE_MS:
+        return None
+    if (samples > 1 and np.count_nonzero(t_ms[1:] < t_ms[:-1])) or np.count_nonzero(np.isinf(readings)):
+        return None
+    columns = SignalColumns(names, readings.reshape(len(names), samples))
+    return Telemetry(asset=raw.asset, asset_type=raw.asset_type, t_ms=t_ms, signals=columns)
 
 
 def _decode_record(lane: Lane, body: bytes, is_json: bool, now_ms: int) -> Record:
@@ -280,11 +333,8 @@ def _telemetry(
 ) -> Telemetry:
     _check_names(asset, asset_type)
     _require(len(t_ms) > 0, "t: a record needs at least one sample")
-    _require(0 < len(columns) <= MAX_SIGNALS, f"signals: give 1 to {MAX_SIGNALS}, not {len(columns)}")
+    _check_signal_names(tuple(columns))
     for name, column in columns.items():
-        _require(
-            bool(SIGNAL_NAME.fullmatch(name)), "signals: name with letters, digits and _, at most 64, a letter first"
-        )
         _require(len(column) == len(t_ms), f"signals.{name}: {len(column)} readings for {len(t_ms)} times")
         _require(not bool(np.isinf(column).any()), f"signals.{name}: infinite; send null or NaN if it is missing")
     check_time(int(t_ms.min()), now_ms, "t")
@@ -302,9 +352,11 @@ def check_payload(payload: bytes) -> bool:
         WireError: it is empty, too large, compressed, or JSON that hides or repeats content.
     """
     _require(len(payload) > 0, "message: empty payload")
-    _require(len(payload) <= MAX_MESSAGE_BYTES, f"message: {len(payload)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-    for magic, name in _COMPRESSED.items():
-        _require(not payload.startswith(magic), f"message: compressed with {name}; send it uncompressed")
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise WireError(f"message: {len(payload)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+    if payload.startswith(tuple(_COMPRESSED)):
+        name = next(name for magic, name in _COMPRESSED.items() if payload.startswith(magic))
+        raise WireError(f"message: compressed with {name}; send it uncompressed")
     if payload[:1] != b"{":
         return False
     try:
@@ -336,12 +388,18 @@ def _short_int(digits: str) -> int:
 
 
 def _check_envelope(envelope: "_Envelope") -> None:
-    _require(envelope.schema == SCHEMA, f"schema: {envelope.schema} is not known; this is version {SCHEMA}")
-    _require(bool(IDENTIFIER.fullmatch(envelope.epoch)), "epoch: use letters, digits, _ and -, at most 64")
-    _require(
-        1 <= len(envelope.records) <= MAX_RECORDS, f"records: give 1 to {MAX_RECORDS}, not {len(envelope.records)}"
-    )
-    _require(1 <= envelope.seq <= MAX_SEQ - MAX_RECORDS, f"seq: {envelope.seq} is not within 1..2^53")
+    if envelope.schema != SCHEMA:
+        raise WireError(f"schema: {envelope.schema} is not known; this is version {SCHEMA}")
+    _check_epoch(envelope.epoch)
+    if not 1 <= len(envelope.records) <= MAX_RECORDS:
+        raise WireError(f"records: give 1 to {MAX_RECORDS}, not {len(envelope.records)}")
+    if not 1 <= envelope.seq <= MAX_SEQ - MAX_RECORDS:
+        raise WireError(f"seq: {envelope.seq} is not within 1..2^53")
+
+
+@lru_cache(_KNOWN_NAMES)
+def _check_epoch(epoch: str) -> None:
+    _require(bool(IDENTIFIER.fullmatch(epoch)), "epoch: use letters, digits, _ and -, at most 64")
 
 
 def _check_advisory(advisory: Advisory, now_ms: int) -> None:
@@ -368,6 +426,14 @@ def _check_advisory(advisory: Advisory, now_ms: int) -> None:
         _require(0 <= rul.p10 <= rul.p50 <= rul.p90 < float("inf"), "rul_hours: not 0 <= p10 <= p50 <= p90 < infinity")
 
 
+@lru_cache(_KNOWN_SIGNAL_SETS)
+def _check_signal_names(names: tuple[str, ...]) -> None:
+    _require(0 < len(names) <= MAX_SIGNALS, f"signals: give 1 to {MAX_SIGNALS}, not {len(names)}")
+    right = all(map(SIGNAL_NAME.fullmatch, names))
+    _require(right, "signals: name with letters, digits and _, at most 64, a letter first")
+
+
+@lru_cache(_KNOWN_NAMES)
 def _check_names(asset: str, asset_type: str) -> None:
     _require(bool(IDENTIFIER.fullmatch(asset)), "asset: use letters, digits, _ and -, at most 64")
     _require(bool(IDENTIFIER.fullmatch(asset_type)), "asset_type: use letters, digits, _ and -, at most 64")
@@ -410,6 +476,16 @@ class _GapRecord(msgspec.Struct, forbid_unknown_fields=True):
     gap: tuple[int, int]
     reason: str
     epoch: str | None = None
+
+
+class _PackedColumns(msgspec.Struct, forbid_unknown_fields=True):
+    asset: str
+    asset_type: str
+    t: bytes
+    signals: dict[str, bytes]
+
+
+_PACKED_COLUMNS: Final = msgspec.msgpack.Decoder(_PackedColumns)
 
 
 class _PackedTelemetry(msgspec.Struct, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_cloud.telemetry import Columns
+from forewarn_models.wire import SignalColumns
 
 VERSION: Final = 1
 _HEADER: Final = struct.Struct("<BBI")
@@ -31,21 +32,30 @@ class CodecError(ValueError):
 
 def encode_columns(t_ms: NDArray[np.int64], signals: Mapping[str, NDArray[np.float32]]) -> bytes:
     """`t_ms` int64 (n,), n >= 1, non-decreasing; `signals` float32 (n,) each."""
-    steps = np.diff(t_ms).astype(np.uint64)
-    largest = int(steps.max(initial=0))
-    width = next(width for width in _STEP_WIDTHS if largest < 1 << 8 * width)
+    width, steps = _steps(t_ms)
     names = "\n".join(signals).encode()
-    body = b"".join(
-        [
-            _BODY.pack(len(t_ms), len(names), width, int(t_ms[0])),
-            names,
-            _planes(steps.astype(f"<u{width}")),
-            _planes(np.concatenate([np.empty(0, "<f4"), *signals.values()], dtype="<f4")),
-        ]
-    )
+    first = _BODY.pack(len(t_ms), len(names), width, t_ms.item(0))
+    body = b"".join((first, names, steps, _planes(_readings(signals))))
     packed = zlib.compress(body, 1) if len(body) > _WORTH_COMPRESSING_BYTES else body
     smaller = len(packed) < len(body)
     return _HEADER.pack(VERSION, smaller, zlib.crc32(body)) + (packed if smaller else body)
+
+
+def _steps(t_ms: NDArray[np.int64]) -> tuple[int, bytes]:
+    """The bytes a step takes, and the steps."""
+    if len(t_ms) == 1:
+        return _STEP_WIDTHS[0], b""
+    steps = np.diff(t_ms).astype(np.uint64)
+    largest = int(steps.max())
+    width = next(width for width in _STEP_WIDTHS if largest < 1 << 8 * width)
+    return width, _planes(steps.astype(f"<u{width}"))
+
+
+def _readings(signals: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Of all signals, one signal after the other."""
+    if isinstance(signals, SignalColumns):
+        return signals.readings.reshape(-1)
+    return np.concatenate([np.empty(0, "<f4"), *signals.values()], dtype="<f4")
 
 
 def decode_columns(stored: bytes) -> Columns:

@@ -1,6 +1,6 @@
 """What was delivered by the broker, and what it turned out to be."""
 
-from dataclasses import dataclass
+import msgspec
 
 from forewarn_models import wire
 
@@ -12,8 +12,7 @@ LaneKey = tuple[str, str, wire.Lane, str]
 """(tenant, node, lane, epoch)."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A message as the broker gave it to us. `receipt` is what the broker wants back (its PUBACK)."""
 
     topic: str
@@ -22,8 +21,7 @@ class Delivery:
     receipt: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LaneMessage:
+class LaneMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Records of one lane of one node."""
 
     delivery: Delivery
@@ -40,8 +38,7 @@ class LaneMessage:
         return {(self.lane[0], r.asset) for r in records if isinstance(r, wire.Telemetry | wire.Advisory)}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ControlMessage:
+class ControlMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A node's presence, or its reply to a command."""
 
     delivery: Delivery
@@ -49,8 +46,7 @@ class ControlMessage:
     body: wire.Presence | wire.Reply
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Neither of them, and why. `node` where the topic named one."""
 
     delivery: Delivery
