@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?= ../shared/data
 
 .PHONY: demo test check format bench-models bench-figures bench-budget bench-faults bench-findings bench-vibration \
-	bench-ingest docs-images lock clean
+	bench-ingest chaos docs-images lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,6 +52,9 @@ bench-vibration: $(READY) ## speed of the features of waveforms, one JSON line
 
 bench-ingest: $(READY)  ## from MQTT to committed rows, one JSON line
 	$(BIN)/python tests/benchmarks/bench_ingest.py $(ARGS)
+
+chaos: $(READY)         ## 8 minutes of kills and broken links, then a comparison, one JSON line: ARGS="--seed 7 --seconds 600"
+	$(BIN)/python -m tests.faults.chaos.run $(ARGS)
 
 docs-images: $(READY)   ## the pictures of docs/models.md: a simulated pump, and an engine of FD001 that the model had not seen
 	rm -rf build/docs-images

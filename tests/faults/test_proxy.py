@@ -188,8 +188,12 @@ def test_a_flapping_link_goes_down_and_comes_back(link: FaultProxy) -> None:
 
 
 def test_a_target_that_is_away_resets_the_client() -> None:
-    with FaultProxy(free_port()) as link, connect(link) as client, pytest.raises(ConnectionResetError):
-        client.recv(1)
+    def reach(link: FaultProxy) -> None:
+        with connect(link) as client:
+            client.recv(1)
+
+    with FaultProxy(free_port()) as link, pytest.raises(ConnectionResetError):
+        reach(link)
 
 
 def test_hundreds_of_connections_at_once(link: FaultProxy) -> None:

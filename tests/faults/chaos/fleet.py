@@ -1,0 +1,345 @@
+"""The processes of a chaos run: started, killed, suspended, started again when they end, and stopped, by process id."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from tests.faults.chaos.machine import ASSET_TYPE, BASELINE_SAMPLES
+from tests.faults.chaos.plan import Plan
+from tests.faults.chaos.schedule import BROKER, INGEST, NATS, agent_name
+from tests.faults.proxy import FaultProxy
+
+TENANT: Final = "local"
+REPOSITORY: Final = Path(__file__).parents[3]
+RESTART_PAUSE_SECONDS: Final = 0.2
+START_SECONDS: Final = 120.0
+STOP_SECONDS: Final = 20.0
+STOCK: Final = 3
+"""Bearings in each of the two depots: fewer than machines that will need one."""
+_SET_PARENT_DEATH_SIGNAL: Final = 1
+
+
+class StartFailed(RuntimeError):
+    """A program did not come up; the message says which, and what it said last."""
+
+
+@dataclass(kw_only=True)
+class Program:
+    """A program that is started again whenever it ends, as its supervisor would. One thread uses it."""
+
+    name: str
+    command: list[str]
+    log: Path
+    environment: Mapping[str, str]
+    ended_by_itself: list[int] = field(default_factory=list)
+    """Exit statuses that were not our doing."""
+    _process: "subprocess.Popen[bytes] | None" = None
+    _killed: bool = False
+    _restart_at: float | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,  # Ctrl-C is for the harness; it stops the others in order
+                preexec_fn=_ending_with(os.getpid()),
+            )
+        self._killed, self._restart_at = False, None
+
+    @property
+    def pid(self) -> int | None:
+        """None while it is away."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def kill(self) -> bool:
+        """SIGKILL, which a suspended process obeys too; False if there is nothing to kill."""
+        if self._process is None or self.pid is None:
+            return False
+        self._killed = True
+        self._process.kill()
+        self._process.wait()
+        return True
+
+    def send(self, kind: signal.Signals) -> None:
+        if self.pid is not None:
+            os.kill(self.pid, kind)
+
+    def tend(self) -> None:
+        """Start it again if it has ended and its pause is over."""
+        if self._process is None or self.pid is not None:
+            return
+        if self._restart_at is None:
+            if not self._killed:
+                self.ended_by_itself.append(self._process.returncode)
+            self._restart_at = time.monotonic() + RESTART_PAUSE_SECONDS
+        if time.monotonic() >= self._restart_at:
+            self.start()
+
+    def stop(self) -> int | None:
+        """SIGTERM, in the end SIGKILL; the exit status, None if it was not running."""
+        if self._process is None or self.pid is None:
+            return None
+        self.send(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            return self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def has_logged(self, text: str) -> bool:
+        return self.log.exists() and text in self.log.read_text("utf-8", errors="replace")
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """Everything of a run. `links`: by the name of the process whose link to the broker it is."""
+
+    plan: Plan
+    programs: dict[str, Program]
+    links: dict[str, FaultProxy]
+
+    def tend(self) -> None:
+        for program in self.programs.values():
+            program.tend()
+
+    def is_up(self, target: str) -> bool:
+        return (self._nats_pid() if target == NATS else self.programs[target].pid) is not None
+
+    def kill(self, target: str) -> bool:
+        """Whether there was something to kill."""
+        if target != NATS:
+            return self.programs[target].kill()
+        pid = self._nats_pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    def send(self, target: str, kind: signal.Signals) -> None:
+        if target != NATS:
+            self.programs[target].send(kind)
+        elif (pid := self._nats_pid()) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, kind)
+
+    def stop(self, *names: str) -> dict[str, int | None]:
+        """Stop these (default: all), the last started first; their exit statuses."""
+        asked = names or tuple(self.programs)
+        return {name: self.programs[name].stop() for name in reversed(self.programs) if name in asked}
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        return tuple(agent_name(number) for number in range(self.plan.processes))
+
+    @property
+    def database(self) -> Path:
+        return self.plan.folder / "cloud" / "cloud.db"
+
+    def _nats_pid(self) -> int | None:
+        """Of the broker proper, if it runs: its pid file outlives it."""
+        folder = self.plan.folder / "broker" / "broker"
+        try:
+            pid = int((folder / "nats.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if str(folder / "nats.conf").encode() in command else None
+
+
+@contextmanager
+def running_fleet(plan: Plan) -> Iterator[Fleet]:
+    """Everything started and ready; all of it is stopped at the end, whatever happens.
+
+    The machines begin to measure when their agents are started: the plan of the fleet says when that was.
+
+    Raises:
+        StartFailed: a program did not come up.
+    """
+    broker_port, web_port = _free_ports(2)
+    with ExitStack() as open_links:
+        names = [INGEST, *(agent_name(number) for number in range(plan.processes))]
+        links = {name: open_links.enter_context(FaultProxy(broker_port)) for name in names}
+        fleet = Fleet(plan=plan, programs={}, links=links)
+        _write_files(plan, links, web_port)
+        try:
+            _start(fleet, broker_port)
+            yield fleet
+        finally:
+            # Not through broken links: what is left to send can be sent.
+            for link in links.values():
+                link.restore()
+            fleet.stop()
+
+
+def _start(fleet: Fleet, broker_port: int) -> None:
+    folder, cloud = fleet.plan.folder, [program("forewarn-cloud")]
+    broker = [*cloud, "broker", "--data-dir", str(folder / "broker"), "--port", str(broker_port)]
+    up = [*cloud, "up", "--config", str(folder / "cloud.toml")]
+    seeding = [*cloud, "seed", str(folder / "master-data.toml"), "--config", str(folder / "cloud.toml")]
+    done = subprocess.run(
+        seeding, env=_environment(), capture_output=True, text=True, check=False, timeout=START_SECONDS
+    )
+    if done.returncode != 0:
+        raise StartFailed(f"the master data could not be loaded: {done.stdout}{done.stderr}")
+    _add(fleet, BROKER, broker)
+    _wait(fleet, BROKER, lambda: fleet.programs[BROKER].has_logged("broker mqtt://"))
+    _add(fleet, INGEST, up)
+    _wait(fleet, INGEST, lambda: fleet.programs[INGEST].has_logged("is up"))
+    fleet.plan = replace(fleet.plan, began_ms=time.time_ns() // 1_000_000)
+    plan_file = str(fleet.plan.save())
+    for number, name in enumerate(fleet.agents):
+        _add(fleet, name, [sys.executable, "-m", "tests.faults.chaos.worker", plan_file, str(number)])
+    for name in fleet.agents:
+        _wait(fleet, name, lambda name=name: fleet.programs[name].has_logged("uplink_up"))  # type: ignore[misc]
+
+
+def _add(fleet: Fleet, name: str, command: list[str]) -> None:
+    log = fleet.plan.folder / f"{name}.log"
+    fleet.programs[name] = Program(name=name, command=command, log=log, environment=_environment())
+    fleet.programs[name].start()
+
+
+def _wait(fleet: Fleet, name: str, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        if fleet.programs[name].pid is None or time.monotonic() > deadline:
+            said = fleet.programs[name].log.read_text("utf-8", errors="replace")
+            raise StartFailed(f"{name} did not come up: {said[-2000:]}")
+        time.sleep(0.05)
+
+
+def program(name: str) -> str:
+    """The console script beside the Python that runs us."""
+    return str(Path(sys.executable).with_name(name))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _write_files(plan: Plan, links: Mapping[str, FaultProxy], web_port: int) -> None:
+    settings = {
+        "data_dir": str(plan.folder / "cloud"),
+        "broker_url": f"mqtt://127.0.0.1:{links[INGEST].port}",
+        "port": web_port,
+        "tenant": TENANT,
+    }
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    (plan.folder / "cloud.toml").write_text(lines)
+    (plan.folder / "master-data.toml").write_text(_master_data(plan))
+    for number in range(plan.processes):
+        for machine in plan.machines_of(number):
+            plan.node_folder(machine).mkdir()
+            port = links[agent_name(number)].port
+            plan.config(machine).write_text(_agent_config(machine.node, machine.asset, port))
+
+
+def _agent_config(node: str, asset: str, port: int) -> str:
+    """The source is a formality: the worker puts its own in its place."""
+    return f"""
+[node]
+tenant = "{TENANT}"
+node = "{node}"
+state_dir = "state"
+[uplink]
+host = "127.0.0.1"
+port = {port}
+keep_alive_seconds = 5
+reconnect_max_seconds = 2.0
+resend_after_seconds = 3.0
+[spool]
+checkpoint_seconds = 10.0
+[models]
+baseline_samples = {BASELINE_SAMPLES}
+[[sources]]
+kind = "mqtt"
+host = "127.0.0.1"
+[[assets]]
+asset = "{asset}"
+asset_type = "{ASSET_TYPE}"
+"""
+
+
+def _master_data(plan: Plan) -> str:
+    return f"""
+[[customers]]
+customer = "works"
+name = "Works"
+email = "works@example.com"
+[[depots]]
+depot = "near"
+name = "Near"
+[[depots]]
+depot = "far"
+name = "Far"
+[[sites]]
+site = "works"
+name = "Works"
+customer = "works"
+depot = "near"
+[[transfers]]
+from_depot = "far"
+to_depot = "near"
+hours = 24.0
+cost = 50.0
+[[parts]]
+part_no = "FAN-BRG-22218"
+name_en = "Bearing"
+name_zh = "轴承"
+unit_cost = 310.0
+purchase_hours = 168.0
+[[stock]]
+part_no = "FAN-BRG-22218"
+depot = "near"
+on_hand = {STOCK}
+[[stock]]
+part_no = "FAN-BRG-22218"
+depot = "far"
+on_hand = {STOCK}
+""" + "".join(
+        f'[[nodes]]\nnode = "{machine.node}"\n[[assets]]\nasset = "{machine.asset}"\nnode = "{machine.node}"\n'
+        f'asset_type = "{ASSET_TYPE}"\nname = "{machine.asset}"\nsite = "works"\n'
+        for machine in plan.machines
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without settings meant for other runs, and with one thread for numpy: the processes are many."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FOREWARN_")}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def _ending_with(parent: int) -> Callable[[], None] | None:
+    """Runs in the child: Linux ends it with us, so that nothing is left behind when the harness itself is killed."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask() -> None:
+        libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
