@@ -1,8 +1,13 @@
 """The connection to the broker: a persistent session, acknowledged by hand, whatever the broker."""
 
+import contextlib
 import itertools
 import logging
+import random
+import select
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +18,19 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
+from forewarn_cloud.ingest.buffered_client import BufferedClient
 from forewarn_cloud.ingest.messages import Delivery
 
 _log = logging.getLogger(__name__)
 
 SUBSCRIPTIONS: Final = tuple(f"fw/v1/+/+/{channel}" for channel in ("telemetry", "advisory", "presence", "reply"))
 KEEP_ALIVE_SECONDS: Final = 30
-RECONNECT_SECONDS: Final = (1, 10)
+RECONNECT_SECONDS: Final = (1.0, 10.0)
+STOP_SECONDS: Final = 6.0
+"""Longer than a connection attempt may take."""
+_PACKETS_A_TURN: Final = 1000
+_TURN_SECONDS: Final = 1.0
+_PAUSED_SECONDS: Final = 0.05
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -58,7 +69,7 @@ class BrokerUrl:
 
 class BrokerConnection:
     """One MQTT session with a thread of its own. Reconnects by itself, and subscribes anew each time, because the
-    broker may have forgotten the session."""
+    broker may have forgotten the session. Reads nothing while there is no `room`, and then the broker waits."""
 
     def __init__(
         self,
@@ -66,14 +77,21 @@ class BrokerConnection:
         *,
         client_id: str,
         on_delivery: Callable[[Delivery], object],
+        room: Callable[[], bool] = lambda: True,
         ca_file: Path | None = None,
     ) -> None:
         self._url = url
         self._on_delivery = on_delivery
+        self._room = room
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingest-connection", daemon=True)
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
+            end.setblocking(False)
         self._generations = itertools.count(1)
         self._generation = 0
         self._subscribed = False
-        client = paho.Client(
+        client = BufferedClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=False,
@@ -83,7 +101,7 @@ class BrokerConnection:
         client.username_pw_set(url.username, url.password)
         if url.tls:
             client.tls_set_context(ssl.create_default_context(cafile=ca_file))
-        client.reconnect_delay_set(*RECONNECT_SECONDS)
+        client.on_socket_register_write = self._wake
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscription_answered
@@ -92,13 +110,16 @@ class BrokerConnection:
 
     def start(self) -> None:
         self._client.connect_async(self._url.host, self._url.port, KEEP_ALIVE_SECONDS)
-        self._client.loop_start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Disconnect in order; the broker keeps the session and what comes meanwhile."""
+        self._stopping.set()
         self._subscribed = False
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._wake()
+        self._thread.join(STOP_SECONDS)
+        self._waker.close()
+        self._woken.close()
 
     @property
     def ready(self) -> bool:
@@ -116,6 +137,54 @@ class BrokerConnection:
         if not self._subscribed:
             return False
         return self._client.publish(topic, payload, qos).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        first, longest = RECONNECT_SECONDS
+        pause = first
+        while not self._stopping.is_set():
+            generation = self._generation
+            try:
+                self._client.reconnect()
+                self._serve()
+            except OSError as error:
+                _log.debug("no connection to the broker at %s:%d: %s", self._url.host, self._url.port, error)
+            except Exception:  # noqa: BLE001 - without this thread nothing is received any more
+                _log.exception("the connection to the broker failed and is made anew")
+            self._subscribed = False
+            pause = first if self._generation != generation else min(2 * pause, longest)
+            self._stopping.wait(pause * random.uniform(0.5, 1.0))
+
+    def _serve(self) -> None:
+        """Until the connection ends."""
+        while self._client.socket() is not None:
+            if self._stopping.is_set():
+                self._client.disconnect()
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Wait for something to do, and do it. Where there is no room, the keep-alive goes on all the same."""
+        room = self._room()
+        self._wait(reads=room, seconds=_TURN_SECONDS if room else _PAUSED_SECONDS)
+        if room:
+            self._client.read(packets=_PACKETS_A_TURN, room=self._room)
+        self._client.write()
+        self._client.loop_misc()
+
+    def _wait(self, *, reads: bool, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        events = (select.POLLIN if reads else 0) | (select.POLLOUT if self._client.wants_write else 0)
+        if events and self._client.buffered is not None:
+            poll.register(self._client.buffered, events)
+        poll.poll(0 if reads and self._client.pending else 1000 * seconds)
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+
+    def _wake(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
 
     def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if reason.is_failure:

@@ -25,12 +25,14 @@ class HandOver:
     def put(self, delivery: Delivery) -> bool:
         """False if it was closed: the delivery is not taken, and is to be left unacknowledged."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._full())
+            if self.full:
+                self._changed.wait_for(lambda: self._closed or not self.full)
             if self._closed:
                 return False
             self._waiting.append(delivery)
             self._bytes += len(delivery.payload)
-            self._changed.notify_all()
+            if len(self._waiting) == 1 or self._batch_is_full():  # what `take` waits for, and nothing between
+                self._changed.notify_all()
             return True
 
     def take(self, *, wait_seconds: float, fill_seconds: float) -> list[Delivery]:
@@ -51,7 +53,9 @@ class HandOver:
             self._closed = True
             self._changed.notify_all()
 
-    def _full(self) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether `put` would wait."""
         return len(self._waiting) >= MAX_MESSAGES or self._bytes >= MAX_BYTES
 
     def _batch_is_full(self) -> bool:

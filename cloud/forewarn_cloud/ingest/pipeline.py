@@ -30,7 +30,11 @@ class Ingest:
         self._written = threading.Event()
         self._handover = HandOver()
         self._connection = BrokerConnection(
-            broker, client_id=client_id, on_delivery=self._handover.put, ca_file=ca_file
+            broker,
+            client_id=client_id,
+            on_delivery=self._handover.put,
+            room=lambda: not self._handover.full,
+            ca_file=ca_file,
         )
         self._writer = Writer(
             handover=self._handover,
