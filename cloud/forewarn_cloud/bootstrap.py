@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ArgumentError
 
-from forewarn_cloud.adapters.commands_sql import SqlCommands
+from forewarn_cloud.adapters.commands_sql import SqlCommands, SqlResends
 from forewarn_cloud.adapters.ingest_sql import SqlLedger
 from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
 from forewarn_cloud.adapters.sql.answers import SqlChanges
@@ -30,6 +30,7 @@ from forewarn_cloud.settings import Settings, SettingsError
 from forewarn_cloud.workers.advisories import Advisories
 from forewarn_cloud.workers.downlink import Downlink
 from forewarn_cloud.workers.relay import Relay
+from forewarn_cloud.workers.resends import HoleWatch
 from forewarn_cloud.workers.revisit import Revisits
 from forewarn_models.timebase import timebase_from_environment
 
@@ -120,6 +121,7 @@ def make_workers(
         "revisits": Revisits(transactions=transactions, chain=chain).run,
         "relay": make_relay(settings, engine, clock, mail_server(smtp_url)).run,
         "downlink": Downlink(commands=SqlCommands(engine), publish=ingest.publish, clock=clock).run,
+        "holes": HoleWatch(resends=SqlResends(engine), clock=clock).run,
     }
 
 

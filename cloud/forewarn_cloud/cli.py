@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -39,6 +40,13 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help=
 DatabaseUrl = Annotated[
     str | None, typer.Option("--database-url", metavar="URL", help="sqlite:/// or postgresql+psycopg://; SQLite else.")
 ]
+
+
+class LaneName(StrEnum):
+    telemetry = "telemetry"
+    advisory = "advisory"
+
+
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -287,6 +295,48 @@ def list_nodes(
         typer.echo("no node is enrolled; `forewarn-cloud node add NAME` enrols one")
 
 
+@node_app.command("resend")
+def resend(
+    node: Annotated[str, typer.Argument(help="Its name.")],
+    lane: Annotated[LaneName, typer.Option(help="Which records.")] = LaneName.telemetry,
+    from_seq: Annotated[int | None, typer.Option(metavar="SEQ", help="The first record.")] = None,
+    to_seq: Annotated[int | None, typer.Option(metavar="SEQ", help="The last one; to the end without it.")] = None,
+    epoch: Annotated[str | None, typer.Option(help="Which spool file; the latest without it.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Or what was lost of a time: 2026-01-31T08:00:00Z.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(metavar="TIME", help="Until then.")] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Ask a node for records that never came: what its spool or archive still has, it sends again."""
+    from forewarn_cloud.adapters.sql.unit_of_work import SqlUnitOfWork, run_in_transaction
+    from forewarn_cloud.bootstrap import local_principal, open_clock
+    from forewarn_cloud.entities import NodeCommand
+    from forewarn_cloud.service.resend import resend_records, resend_time
+    from forewarn_models.wire import MAX_SEQ
+
+    from_ms, to_ms = _instant(from_, "--from"), _instant(to, "--to")
+    by_time = from_ms is not None and to_ms is not None
+    if by_time == (from_seq is not None) or (by_time and (to_seq or epoch)):
+        raise typer.BadParameter("give --from-seq (and --to-seq), or --from and --to")
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        clock, who = open_clock(os.environ), local_principal(settings)
+
+        def ask(uow: SqlUnitOfWork) -> Sequence[NodeCommand]:
+            if from_ms is not None and to_ms is not None:
+                return resend_time(uow, who, clock, node, lane.value, from_ms=from_ms, to_ms=to_ms)
+            first, last = from_seq or 0, MAX_SEQ if to_seq is None else to_seq
+            return resend_records(uow, who, clock, node, lane.value, first_seq=first, last_seq=last, epoch=epoch)
+
+        with _database(settings) as engine:
+            asked = run_in_transaction(engine, ask)
+    for one in asked:
+        typer.echo(f"asked {node} for {one.lane} {one.first_seq} to {one.last_seq} of {one.epoch}")
+
+
 @audit_app.command("verify")
 def verify_audit(config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Check that no entry of the audit was changed, removed or added since it was written."""
@@ -301,6 +351,21 @@ def verify_audit(config: Config = None, data_dir: DataDir = None, database_url: 
         typer.echo(f"the audit is broken at entry {report.broken_at}: {report.reason}", err=True)
         raise typer.Exit(FAILED)
     typer.echo(f"{report.entries} entries, whole; the last has the hash {report.head}")
+
+
+def _instant(text: str | None, option: str) -> int | None:
+    """Epoch milliseconds of an ISO 8601 instant with its offset."""
+    if text is None:
+        return None
+    from datetime import datetime
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("write 2026-01-31T08:00:00Z", param_hint=option) from None
+    if at.utcoffset() is None:
+        raise typer.BadParameter("give the time zone: 2026-01-31T08:00:00Z", param_hint=option)
+    return round(at.timestamp() * 1000)
 
 
 def _settings(config: Path | None, **flags: Any) -> "Settings":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from forewarn_models.wire import Advisory
+from forewarn_models.wire import Advisory, Lane
 
 OrderState = Literal[
     "PROPOSED", "OPEN", "ACKNOWLEDGED", "SCHEDULED", "IN_PROGRESS", "COMPLETED", "WITHDRAWN", "CANCELLED"
@@ -255,15 +255,20 @@ class QueuedMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCommand:
-    """A command to the node that serves the asset."""
+    """A command to a node: about an asset it serves, or, for a resend, about records of one of its lanes."""
 
     id: str
     tenant: str
     node: str
     asset: str
-    command: Literal["reset_baseline"]
+    """Empty for a resend."""
+    command: Literal["reset_baseline", "resend"]
     at: int
     created_at: int
+    lane: Lane | None = None
+    epoch: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from forewarn_cloud.entities import (
     StockLevel,
     Transfer,
 )
-from forewarn_models.wire import Advisory
+from forewarn_models.wire import Advisory, Lane
 
 T = TypeVar("T")
 
@@ -177,6 +177,28 @@ class Parts(Protocol):
         ...
 
 
+class Lanes(Protocol):
+    """What nodes have sent, by sequence number. An epoch is one spool file of a node."""
+
+    def latest_epoch(self, tenant: str, node: str, lane: Lane) -> str | None:
+        """The one begun last."""
+        ...
+
+    def missing(self, tenant: str, node: str, lane: Lane, epoch: str) -> Sequence[tuple[int, int]]:
+        """[first, last] of all that has not come: holes below what has, and gaps that have not filled. Sorted."""
+        ...
+
+    def missing_between(
+        self, tenant: str, node: str, lane: Lane, from_ms: int, to_ms: int
+    ) -> Sequence[tuple[str, tuple[int, int]]]:
+        """(epoch, [first, last]) of gaps that may be of that time: by what was measured before and after each."""
+        ...
+
+    def ask_again(self, command: NodeCommand) -> bool:
+        """Queue a resend; False if these records are being asked for already."""
+        ...
+
+
 class Records(Protocol):
     """What is only ever added: messages to people, commands to nodes, the audit."""
 
@@ -221,6 +243,9 @@ class UnitOfWork(Protocol):
 
     @property
     def parts(self) -> Parts: ...
+
+    @property
+    def lanes(self) -> Lanes: ...
 
     @property
     def records(self) -> Records: ...

@@ -6,10 +6,11 @@ page stays correct while rows come and go, because the key is a position in the 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Select, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Select, and_, exists, func, or_, select
 
+from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.schema import (
     HOLDING_STATES,
     OPEN_ORDER_STATES,
@@ -17,6 +18,7 @@ from forewarn_cloud.adapters.sql.schema import (
     asset_health,
     assets,
     audit,
+    commands,
     customers,
     decisions,
     depots,
@@ -35,6 +37,7 @@ from forewarn_cloud.adapters.sql.schema import (
     stock,
 )
 from forewarn_cloud.errors import Invalid
+from forewarn_models.wire import MAX_SEQ
 
 T = TypeVar("T")
 Key = tuple[int | str, ...]
@@ -721,16 +724,43 @@ class Refused:
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+GapState = Literal["LOST", "RESEND_REQUESTED", "FILLED"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gap:
+    """Records that were told or found to be lost. Some or all of them may have come after all."""
+
     node: str
     lane: str
     epoch: str
     seq: int
     first_seq: int
-    last_seq: int
+    last_seq: int | None
+    """None where the node does not know how far its lost file went."""
     reason: str
     received_at: int
+    state: GapState
+    missing: int | None
+    """How many records have not come after all; None where that is not known."""
+    filled_at: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command to a node. A resend has a range of a lane, others an asset."""
+
+    id: str
+    node: str
+    command: str
+    asset: str
+    lane: str | None
+    epoch: str | None
+    first_seq: int | None
+    last_seq: int | None
+    created_at: int
+    state: str
+    detail: str
 
 
 def list_notifications(
@@ -787,9 +817,47 @@ def list_quarantine(
 def list_gaps(
     connection: Connection, tenant: str, *, node: str | None = None, after: Key | None = None, limit: int = 50
 ) -> Page[Gap]:
-    wanted = _equal({gaps.c.node: node})
+    """Gaps by node and position."""
+    same_lane = and_(*(commands.c[name] == gaps.c[name] for name in ("tenant", "node", "lane", "epoch")))
+    overlap = and_(commands.c.first_seq <= gaps.c.last_seq, commands.c.last_seq >= gaps.c.first_seq)
+    asked = exists().where(same_lane, overlap, commands.c.command == "resend", commands.c.state == "PENDING")
+    query = select(gaps, asked.label("asked")).where(gaps.c.tenant == tenant, *_equal({gaps.c.node: node}))
     by_position = [_SortBy(column=column) for column in (gaps.c.node, gaps.c.lane, gaps.c.epoch, gaps.c.seq)]
-    return _list(connection, Gap, gaps, tenant, by_position, after, limit, wanted)
+    rows, next_key = _page(connection, query, by_position, after, limit)
+    return Page(items=tuple(map(_gap, rows)), next_key=next_key)
+
+
+def _gap(row: Row[Any]) -> Gap:
+    left = missing_of(row) if row.filled_at is None else ()
+    is_known = row.last_seq < MAX_SEQ
+    state: GapState = "FILLED" if row.filled_at is not None else "RESEND_REQUESTED" if row.asked else "LOST"
+    return Gap(
+        node=row.node,
+        lane=row.lane,
+        epoch=row.epoch,
+        seq=row.seq,
+        first_seq=row.first_seq,
+        last_seq=row.last_seq if is_known else None,
+        reason=row.reason,
+        received_at=row.received_at,
+        state=state,
+        missing=sum(last - first + 1 for first, last in left) if is_known else None,
+        filled_at=row.filled_at,
+    )
+
+
+def commands_by_id(connection: Connection, tenant: str, ids: Sequence[str]) -> tuple[Command, ...]:
+    mine = (commands.c.tenant == tenant, commands.c.id.in_(ids))
+    return _all(connection, Command, commands, *mine, order_by=(commands.c.epoch, commands.c.first_seq))
+
+
+def list_commands(
+    connection: Connection, tenant: str, *, node: str | None = None, after: Key | None = None, limit: int = 50
+) -> Page[Command]:
+    """Commands to nodes, the latest first."""
+    wanted = _equal({commands.c.node: node})
+    order = _newest(commands.c.created_at, commands.c.id)
+    return _list(connection, Command, commands, tenant, order, after, limit, wanted)
 
 
 def list_audit(

@@ -1,25 +1,43 @@
 """What ingest reads and writes, in the relational database."""
 
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Connection, Engine, Insert, Table, delete, insert, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import retrying, writing
+from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.repositories import SqlRecords
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.entities import AuditNote
 from forewarn_cloud.ingest.ledger import (
+    Asked,
     Changes,
     KnownAsset,
     KnownNode,
     LaneChange,
     LedgerTransaction,
+    OpenGap,
     Refusal,
+    Resend,
     StoredAdvisory,
     StoredGap,
 )
@@ -93,6 +111,35 @@ class SqlLedgerTransaction:
             return found | SqlTelemetry(self.connection).digests(tenant, node, epoch, seqs)
         return found | self._digests(schema.advisories, lane, seqs)
 
+    def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]:
+        table, found = schema.gaps.c, dict[LaneKey, tuple[OpenGap, ...]]()
+        for row in self._rows(schema.gaps, (table.tenant, table.node, table.lane, table.epoch), keys):
+            if row.filled_at is None:
+                lane = (row.tenant, row.node, row.lane, row.epoch)
+                found[lane] = (*found.get(lane, ()), OpenGap(seq=row.seq, missing=missing_of(row)))
+        return found
+
+    def asked(self, keys: Collection[tuple[NodeKey, str]]) -> dict[tuple[NodeKey, str], Asked]:
+        table, found = schema.commands, dict[tuple[NodeKey, str], Asked]()
+        wanted = select(table).where(table.c.id.in_({command for _, command in keys}), table.c.command == "resend")
+        for row in self.connection.execute(wanted) if keys else ():
+            node = (row.tenant, row.node)
+            if (node, row.id) in keys:
+                found[node, row.id] = Asked(
+                    lane=(*node, row.lane, row.epoch),
+                    first_seq=row.first_seq,
+                    last_seq=row.last_seq,
+                    superseded=self._latest_epoch(row) not in (None, row.epoch),
+                )
+        return found
+
+    def _latest_epoch(self, command: Any) -> str | None:
+        table = schema.lane_progress.c
+        same_lane = (table.tenant == command.tenant, table.node == command.node, table.lane == command.lane)
+        latest = select(table.epoch).where(*same_lane).order_by(table.first_at.desc()).limit(1)
+        epoch: str | None = self.connection.execute(latest).scalar()
+        return epoch
+
     def write(self, changes: Changes) -> None:
         self._write_assets(changes)
         self._write_nodes(changes)
@@ -101,8 +148,12 @@ class SqlLedgerTransaction:
         gaps = [_gap_row(gap, changes.at) for gap in changes.gaps]
         if gaps:
             self.connection.execute(self._upsert(schema.gaps).on_conflict_do_nothing(), gaps)
+        self._write_filled(changes)
         self._write_refusals(changes)
         self._write_lanes(changes)
+        resends = [_resend_row(resend, changes.at) for resend in changes.resends]
+        if resends:
+            self.connection.execute(self._upsert(schema.commands).on_conflict_do_nothing(), resends)
         self._note_declared(changes)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -173,6 +224,12 @@ class SqlLedgerTransaction:
                 update(commands).where(*asked, commands.c.state == "PENDING").values(state=state, detail=detail)
             )
 
+    def _write_filled(self, changes: Changes) -> None:
+        for (lane, seq), missing in changes.filled.items():
+            told = [schema.gaps.c[name] == value for name, value in zip(_LANE, lane, strict=True)]
+            left = {"missing": [list(span) for span in missing], "filled_at": None if missing else changes.at}
+            self.connection.execute(update(schema.gaps).where(*told, schema.gaps.c.seq == seq).values(left))
+
     def _write_refusals(self, changes: Changes) -> None:
         if not changes.refusals:
             return
@@ -200,6 +257,14 @@ class SqlLedgerTransaction:
                 "records_stored": table.c.records_stored + new.records_stored,
                 "records_quarantined": table.c.records_quarantined + new.records_quarantined,
                 "updated_at": new.updated_at,
+                "hole_since": case(
+                    (new.hole_since.is_(None), None),
+                    (
+                        table.c.contiguous_seq == new.contiguous_seq,
+                        func.coalesce(table.c.hole_since, new.hole_since),
+                    ),
+                    else_=new.hole_since,
+                ),
             },
         )
         self.connection.execute(
@@ -255,6 +320,8 @@ def _gap_row(gap: StoredGap, at: int) -> Row:
         "last_seq": gap.last_seq,
         "reason": gap.reason,
         "received_at": at,
+        "missing": [list(span) for span in gap.missing],
+        "filled_at": None if gap.missing else at,
     }
 
 
@@ -282,4 +349,22 @@ def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Row:
         "records_quarantined": change.quarantined,
         "first_at": at,
         "updated_at": at,
+        "hole_since": at if change.progress.ahead else None,
+    }
+
+
+def _resend_row(resend: Resend, at: int) -> Row:
+    tenant, node, lane, epoch = resend.lane
+    return {
+        "id": str(uuid.uuid4()),
+        "tenant": tenant,
+        "node": node,
+        "asset": "",
+        "command": "resend",
+        "at": at,
+        "created_at": at,
+        "lane": lane,
+        "epoch": epoch,
+        "first_seq": resend.first_seq,
+        "last_seq": resend.last_seq,
     }

@@ -1,6 +1,6 @@
 """What the API answers, built from the views field by field. Instants come out as ISO 8601."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -282,9 +282,30 @@ class Gap(Answer):
     epoch: str
     seq: int
     first_seq: int
-    last_seq: int
+    last_seq: int | None = Field(description="Null where the node does not know how far its lost file went.")
     reason: str
     received_at: InstantOut
+    state: Literal["LOST", "RESEND_REQUESTED", "FILLED"]
+    missing: int | None = Field(description="Records that have not come after all; null where that is not known.")
+    filled_at: InstantOut | None
+
+
+class Command(Answer):
+    id: str
+    node: str
+    command: str
+    asset: str = Field(description="Empty for a resend.")
+    lane: str | None
+    epoch: str | None
+    first_seq: int | None
+    last_seq: int | None
+    created_at: InstantOut
+    state: Literal["PENDING", "DONE", "FAILED"]
+    detail: str
+
+
+class Resend(Answer):
+    requests: list[Command] = Field(description="One for each range that is missing.")
 
 
 class Readiness(Answer):

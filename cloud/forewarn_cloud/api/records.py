@@ -27,7 +27,7 @@ def list_quarantine(
 
 @router.get("/gaps", response_model=Listing[answers.Gap])
 def list_gaps(deps: Deps, principal: Reader, pages: Pages, node: IdentifierInQuery = None) -> Listing[views.Gap]:
-    """Records that agents reported as dropped."""
+    """Records that agents reported as dropped, or that are known to be lost, and whether they have come after all."""
     with deps.reading() as connection:
         page = views.list_gaps(connection, principal.tenant, node=node, after=pages.after, limit=pages.limit)
     return pages.listing(page)

@@ -28,6 +28,9 @@ from forewarn_cloud.ports import UnitOfWork
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.service import desk
 from forewarn_cloud.service import messages as message_use_cases
+from forewarn_cloud.service.resend import resend_records
+from forewarn_models.asset_type import IDENTIFIER
+from forewarn_models.wire import MAX_SEQ, Lane
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -459,6 +462,25 @@ def nodes(deps: Deps, principal: Reader, page: CurrentPage, pages: Pages) -> HTM
         bodies={row.id: row.body.decode("utf-8", "backslashreplace") for row in refused.items},
         **_pager(page, pages.listing(refused).next_cursor),
     )
+
+
+@router.post("/gaps/resend")
+def resend_gap(
+    deps: Deps,
+    principal: Desk,
+    node: Annotated[str, Form(pattern=f"^{IDENTIFIER.pattern}$")],
+    lane: Annotated[Lane, Form()],
+    epoch: Annotated[str, Form(pattern=f"^{IDENTIFIER.pattern}$")],
+    first_seq: Annotated[int, Form(ge=1, le=MAX_SEQ)],
+    last_seq: Annotated[int, Form(ge=1, le=MAX_SEQ)] = MAX_SEQ,
+) -> RedirectResponse:
+    """Ask the node for what is missing of a gap."""
+    deps.transactions.run(
+        lambda uow: resend_records(
+            uow, principal, deps.clock, node, lane, first_seq=first_seq, last_seq=last_seq, epoch=epoch
+        )
+    )
+    return RedirectResponse("/nodes", 303)
 
 
 def _pager(page: Page, cursor: str | None) -> dict[str, Any]:

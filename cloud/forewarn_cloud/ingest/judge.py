@@ -1,7 +1,7 @@
 """What to do with each message and record of a batch. Pure: facts in, changes out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from forewarn_cloud.ingest.ledger import (
@@ -11,6 +11,7 @@ from forewarn_cloud.ingest.ledger import (
     LaneChange,
     PresenceChange,
     Refusal,
+    Resend,
     StoredAdvisory,
     StoredGap,
 )
@@ -24,13 +25,23 @@ from forewarn_cloud.ingest.messages import (
     NodeKey,
     Unreadable,
 )
-from forewarn_cloud.ingest.progress import Progress, Range, advance, missing_below
+from forewarn_cloud.ingest.progress import (
+    Progress,
+    Range,
+    advance,
+    missing_below,
+    ranges_of,
+    subtract,
+    within,
+)
 from forewarn_cloud.telemetry import TelemetryRecord
 from forewarn_models import wire
 from forewarn_models.asset_type import IDENTIFIER, MAX_SIGNALS
 
 MAX_HOLES: Final = 1000
 """Of a lane. Records that would make more are left to be resent once the earlier ones have come."""
+MAX_RESENDS: Final = 20
+"""Of a lane at once. Beyond that, one request spans all that is missing; what came of it is absorbed."""
 NO_LONGER_HELD: Final = "not received, and the node no longer holds it"
 
 
@@ -75,6 +86,10 @@ class _Judging:
     assets: dict[AssetKey, KnownAsset] = field(init=False)
     digests: dict[tuple[LaneKey, int], bytes] = field(init=False)
     received: dict[LaneKey, list[Range]] = field(default_factory=dict)
+    told: dict[LaneKey, list[Range]] = field(default_factory=dict)
+    """Ranges of the gaps."""
+    believed: dict[LaneKey, int] = field(default_factory=dict)
+    """Up to where the nodes that were born believe everything committed."""
 
     def __post_init__(self) -> None:
         self.assets = dict(self.facts.assets)
@@ -93,15 +108,40 @@ class _Judging:
         elif isinstance(incoming, LaneMessage):
             self._take_lane(incoming)
         elif isinstance(incoming.body, wire.Reply):
-            self.changes.replies.append((incoming.node, incoming.body))
+            self._take_reply(incoming.node, incoming.body)
         else:
             self._take_presence(incoming, incoming.body)
 
     def finish(self) -> Judgement:
-        for lane, ranges in self.received.items():
-            change = self.changes.lanes[lane]
-            change.progress = advance(change.progress, ranges)
+        self._settle_gaps()
+        for lane, change in self.changes.lanes.items():
+            change.progress = advance(change.progress, [*self.received[lane], *self.told.get(lane, ())])
+        for lane, acknowledged in self.believed.items():
+            self._ask_again(lane, acknowledged)
         return self.result
+
+    def _settle_gaps(self) -> None:
+        """What has come, before or in this batch, is not missing, whatever gaps say."""
+        for lane, open_gaps in self.facts.gaps.items():
+            for gap in open_gaps:
+                missing = subtract(gap.missing, self.received.get(lane, ()))
+                if missing != gap.missing:
+                    self.changes.filled[lane, gap.seq] = missing
+        self.changes.gaps = [replace(gap, missing=self._missing(gap)) for gap in self.changes.gaps]
+
+    def _missing(self, gap: StoredGap) -> tuple[Range, ...]:
+        missing_before = [span for known in self.facts.gaps.get(gap.lane, ()) for span in known.missing]
+        came_before = subtract(ranges_of(self.changes.lanes[gap.lane].progress), missing_before)
+        return subtract([(gap.first_seq, gap.last_seq)], [*came_before, *self.received[gap.lane]])
+
+    def _ask_again(self, lane: LaneKey, acknowledged: int) -> None:
+        """The node believes more committed than is: this database was restored from a backup."""
+        change = self.changes.lanes.get(lane)
+        progress = self.facts.progress.get(lane, Progress()) if change is None else change.progress
+        missing = missing_below(progress, acknowledged + 1)
+        if len(missing) > MAX_RESENDS:
+            missing = ((missing[0][0], missing[-1][1]),)
+        self.changes.resends += [Resend(lane=lane, first_seq=first, last_seq=last) for first, last in missing]
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -136,8 +176,26 @@ class _Judging:
             for asset, asset_type in presence.assets.items():
                 self._declare(incoming, asset, asset_type)
             for lane in wire.LANES:
-                if lane in presence.epochs and lane in presence.first_seqs:
-                    self._note_lost((*node, lane, presence.epochs[lane]), presence.first_seqs[lane])
+                if lane in presence.epochs:
+                    self._take_positions((*node, lane, presence.epochs[lane]), presence)
+
+    def _take_positions(self, lane: LaneKey, presence: wire.Presence) -> None:
+        """What is missing below the first record that the node still holds cannot come any more."""
+        first_held, acknowledged = presence.first_seqs.get(lane[2], 0), presence.acknowledged.get(lane[2], 0)
+        if 1 <= first_held <= wire.MAX_SEQ:
+            progress = self.facts.progress.get(lane, Progress())
+            self._note_lost(lane, missing_below(progress, first_held), NO_LONGER_HELD)
+        if 1 <= acknowledged <= wire.MAX_SEQ:
+            self.believed[lane] = acknowledged
+
+    def _take_reply(self, node: NodeKey, reply: wire.Reply) -> None:
+        """A node that began another spool file, and refuses to send from an earlier one again, never will."""
+        self.changes.replies.append((node, reply))
+        asked = self.facts.asked.get((node, reply.id))
+        if asked is not None and asked.superseded:
+            progress = self.facts.progress.get(asked.lane, Progress())
+            missing = subtract([(asked.first_seq, asked.last_seq)], ranges_of(progress))
+            self._note_lost(asked.lane, missing, f"asked for again: {reply.detail or 'the node cannot send it'}")
 
     def _declare(self, incoming: ControlMessage, asset: str, asset_type: str) -> None:
         tenant, node = incoming.node
@@ -153,18 +211,18 @@ class _Judging:
             reason = f"asset: {asset!r} belongs to node {known.node!r}"
             self._refuse(incoming, reason, body=body, security=True)
 
-    def _note_lost(self, lane: LaneKey, first_held: int) -> None:
-        """What is missing below the first record that the node still holds cannot come any more."""
-        progress = self.facts.progress.get(lane, Progress())
-        if not 1 <= first_held <= wire.MAX_SEQ:
-            return
-        for first, last in missing_below(progress, first_held):
+    def _note_lost(self, lane: LaneKey, missing: Iterable[Range], reason: str) -> None:
+        for first, last in missing:
             digest = wire.digest(f"{lane} {first} {last}".encode())
-            self.changes.gaps.append(
-                StoredGap(lane=lane, seq=first, digest=digest, first_seq=first, last_seq=last, reason=NO_LONGER_HELD)
+            gap = StoredGap(
+                lane=lane, seq=first, digest=digest, first_seq=first, last_seq=last, reason=_text(reason, 200)
             )
             self._lane(lane)
-            self.received[lane].append((first, last))
+            self._tell_gap(gap)
+
+    def _tell_gap(self, gap: StoredGap) -> None:
+        self.changes.gaps.append(gap)
+        self.told.setdefault(gap.lane, []).append((gap.first_seq, gap.last_seq))
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -188,7 +246,7 @@ class _Judging:
     def _take_record(self, incoming: LaneMessage, received: wire.Received) -> None:
         lane, seq = incoming.lane, received.seq
         change = self.changes.lanes[lane]
-        if change.progress.has(seq) or (lane, seq) in self.digests:
+        if (lane, seq) in self.digests or (change.progress.has(seq) and not self._fills_gap(lane, seq)):
             self._take_repeat(incoming, received)
             return
         if len(change.progress.ahead) >= MAX_HOLES and seq > change.progress.contiguous + wire.MAX_RECORDS:
@@ -201,6 +259,10 @@ class _Judging:
         except _Refused as refusal:
             self._refuse_record(incoming, received, str(refusal), security=refusal.security)
             change.quarantined += 1
+
+    def _fills_gap(self, lane: LaneKey, seq: int) -> bool:
+        """Whether the record counts as received but has never come."""
+        return any(within(gap.missing, seq) for gap in self.facts.gaps.get(lane, ()))
 
     def _take_repeat(self, incoming: LaneMessage, received: wire.Received) -> None:
         first = self.digests.get((incoming.lane, received.seq))
@@ -228,8 +290,7 @@ class _Judging:
     def _store_gap(self, lane: LaneKey, received: wire.Received, gap: wire.Gap) -> None:
         if gap.last_seq >= received.seq:
             raise _Refused("gap: a node can only have dropped records before this one")
-        self.received[lane].append((gap.first_seq, gap.last_seq))
-        self.changes.gaps.append(
+        self._tell_gap(
             StoredGap(
                 lane=lane,
                 seq=received.seq,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
-from forewarn_cloud.ingest.progress import Progress
+from forewarn_cloud.ingest.progress import Progress, Range
 from forewarn_cloud.telemetry import TelemetryRecord
 from forewarn_models import wire
 
@@ -29,6 +29,24 @@ class KnownAsset:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenGap:
+    """A gap that has not filled: `missing` counts as received, but is news if it comes after all."""
+
+    seq: int
+    missing: tuple[Range, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Records that a node was asked for again. `superseded`: it has begun another spool file since."""
+
+    lane: LaneKey
+    first_seq: int
+    last_seq: int
+    superseded: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the database says about everything a batch mentions. What is absent does not exist."""
 
@@ -38,6 +56,10 @@ class Facts:
     progress: dict[LaneKey, Progress] = field(default_factory=dict)
     digests: dict[tuple[LaneKey, int], bytes] = field(default_factory=dict)
     """Of records that were received before; of those that were in quarantine and have been trimmed there is none."""
+    gaps: dict[LaneKey, tuple[OpenGap, ...]] = field(default_factory=dict)
+    """Of lanes in which that may matter."""
+    asked: dict[tuple[NodeKey, str], Asked] = field(default_factory=dict)
+    """By the id of the command, where it was refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +72,8 @@ class StoredAdvisory:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredGap:
-    """Records that will never come. `digest` and `seq` are those of the record that said so."""
+    """Records that are not expected any more. `digest` and `seq` are those of the record that said so; `missing`: those
+    that have in fact not come, before it or with it."""
 
     lane: LaneKey
     seq: int
@@ -58,6 +81,16 @@ class StoredGap:
     first_seq: int
     last_seq: int
     reason: str
+    missing: tuple[Range, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resend:
+    """Records that the node is to be asked for again."""
+
+    lane: LaneKey
+    first_seq: int
+    last_seq: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +130,9 @@ class Changes:
     telemetry: list[TelemetryRecord] = field(default_factory=list)
     advisories: list[StoredAdvisory] = field(default_factory=list)
     gaps: list[StoredGap] = field(default_factory=list)
+    filled: dict[tuple[LaneKey, int], tuple[Range, ...]] = field(default_factory=dict)
+    """What is still missing of earlier gaps, by the sequence number of who told them."""
+    resends: list[Resend] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     lanes: dict[LaneKey, LaneChange] = field(default_factory=dict)
     presence: dict[NodeKey, PresenceChange] = field(default_factory=dict)
@@ -119,6 +155,12 @@ class LedgerTransaction(Protocol):
     def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]: ...
 
     def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]: ...
+
+    def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]: ...
+
+    def asked(self, keys: Collection[tuple[NodeKey, str]]) -> dict[tuple[NodeKey, str], Asked]:
+        """What nodes were asked to send again, by command."""
+        ...
 
     def write(self, changes: Changes) -> None: ...
 

@@ -33,6 +33,36 @@ def advance(progress: Progress, received: Iterable[Range]) -> Progress:
     return Progress(contiguous=merged[0][1], ahead=tuple(merged[1:]))
 
 
+def ranges_of(progress: Progress) -> tuple[Range, ...]:
+    """All that is received."""
+    return (*([(1, progress.contiguous)] if progress.contiguous else []), *progress.ahead)
+
+
+def subtract(ranges: Iterable[Range], removed: Iterable[Range]) -> tuple[Range, ...]:
+    """What of `ranges`, sorted and apart from each other, is in none of `removed`, which need be neither."""
+    left, gone = list[Range](), sorted(removed)
+    for first, last in ranges:
+        for gone_first, gone_last in gone:
+            if gone_first > last:
+                break
+            if gone_last >= first:
+                if first < gone_first:
+                    left.append((first, gone_first - 1))
+                first = gone_last + 1
+        if first <= last:
+            left.append((first, last))
+    return tuple(left)
+
+
+def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """The same records in as few ranges as there can be, sorted."""
+    return ranges_of(advance(Progress(), ranges))
+
+
+def within(ranges: Iterable[Range], seq: int) -> bool:
+    return any(first <= seq <= last for first, last in ranges)
+
+
 def missing_below(progress: Progress, seq: int) -> tuple[Range, ...]:
     """The ranges below `seq` that are not received."""
     bounds = [(0, progress.contiguous), *progress.ahead]

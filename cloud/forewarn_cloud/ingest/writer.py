@@ -205,7 +205,10 @@ def read_facts(
     """
     lanes = [message for message in batch if isinstance(message, LaneMessage) and message.node in nodes]
     births = [message for message in batch if isinstance(message, ControlMessage) and message.node in nodes]
-    progress = ledger.progress({message.lane for message in lanes}.union(*map(_lanes_of_birth, births)))
+    asked = ledger.asked({found for message in births if (found := _refused_command(message)) is not None})
+    wanted = {message.lane for message in lanes}.union(*map(_lanes_of_birth, births))
+    progress = ledger.progress(wanted.union(found.lane for found in asked.values()))
+    digests, unknown = _digests_of_repeats(ledger, lanes, progress)
     signals = _signals(lanes)
     unsure = {asset for asset, names in signals.items() if not names <= known_signals.get(asset, frozenset())}
     return Facts(
@@ -213,7 +216,9 @@ def read_facts(
         assets=ledger.assets(set().union(*(message.assets for message in lanes), *map(_declared, births))),
         signals={asset: known_signals[asset] for asset in signals.keys() - unsure} | ledger.signals(unsure),
         progress=progress,
-        digests=_digests_of_repeats(ledger, lanes, progress),
+        digests=digests,
+        gaps=ledger.open_gaps(unknown | {message.lane for message in lanes if _tells_gap(message)}),
+        asked=asked,
     )
 
 
@@ -221,6 +226,15 @@ def _lanes_of_birth(birth: ControlMessage) -> set[LaneKey]:
     if not isinstance(birth.body, wire.Presence):
         return set()
     return {(*birth.node, lane, birth.body.epochs[lane]) for lane in wire.LANES if lane in birth.body.epochs}
+
+
+def _refused_command(birth: ControlMessage) -> tuple[NodeKey, str] | None:
+    """The command that a node does not carry out."""
+    return (birth.node, birth.body.id) if isinstance(birth.body, wire.Reply) and not birth.body.ok else None
+
+
+def _tells_gap(message: LaneMessage) -> bool:
+    return any(isinstance(received.record, wire.Gap) for received in message.message.records)
 
 
 def _declared(birth: ControlMessage) -> set[AssetKey]:
@@ -239,11 +253,15 @@ def _signals(lanes: Sequence[LaneMessage]) -> dict[AssetKey, set[str]]:
 
 def _digests_of_repeats(
     ledger: LedgerTransaction, lanes: Sequence[LaneMessage], progress: dict[LaneKey, Progress]
-) -> dict[tuple[LaneKey, int], bytes]:
+) -> tuple[dict[tuple[LaneKey, int], bytes], set[LaneKey]]:
+    """The digests of what counts as received, and the lanes in which some of it has none: it may be in a gap."""
     repeats = dict[LaneKey, set[int]]()
     for message in lanes:
         known = progress.get(message.lane, Progress())
         again = {received.seq for received in message.message.records if known.has(received.seq)}
         if again:
             repeats.setdefault(message.lane, set()).update(again)
-    return {(lane, seq): digest for lane, seqs in repeats.items() for seq, digest in ledger.digests(lane, seqs).items()}
+    found = {
+        (lane, seq): digest for lane, seqs in repeats.items() for seq, digest in ledger.digests(lane, seqs).items()
+    }
+    return found, {lane for lane, seqs in repeats.items() if any((lane, seq) not in found for seq in seqs)}

@@ -78,8 +78,20 @@ class Downlink:
 
     def _send(self, waiting: PendingCommand) -> bool:
         command = waiting.command
-        body = wire.ResetBaseline(schema=wire.SCHEMA, id=command.id, asset=command.asset, at=command.at)
-        if not self.publish(wire.topic(command.tenant, command.node, "command"), wire.encode_control(body)):
+        payload = wire.encode_control(body_of(command))
+        if not self.publish(wire.topic(command.tenant, command.node, "command"), payload):
             return False
         self._sent[command.id] = _Sent(self.clock.wall_ms(), waiting.presence_at)
         return True
+
+
+def body_of(command: NodeCommand) -> wire.Command:
+    """As it goes over the wire."""
+    if command.command == "reset_baseline":
+        return wire.ResetBaseline(schema=wire.SCHEMA, id=command.id, asset=command.asset, at=command.at)
+    lane, epoch, first, last = command.lane, command.epoch, command.first_seq, command.last_seq
+    assert lane is not None
+    assert epoch is not None
+    assert first is not None
+    assert last is not None
+    return wire.Resend(schema=wire.SCHEMA, id=command.id, lane=lane, epoch=epoch, first_seq=first, last_seq=last)

@@ -32,6 +32,7 @@ BODIES: dict[str, Any] = {
     "/api/v1/assets": {"asset": "pump-9", "asset_type": "centrifugal_pump", "node": "edge-1"},
     "/api/v1/assets/{asset}": {"name": "Other"},
     "/api/v1/nodes": {"node": "edge-9"},
+    "/api/v1/nodes/{node}/resend": {"first_seq": 1},
 }
 
 

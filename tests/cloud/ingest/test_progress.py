@@ -1,9 +1,11 @@
 """Sequence arithmetic, against the obvious set of numbers."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forewarn_cloud.ingest.progress import Progress, Range, advance, missing_below
+from forewarn_cloud.ingest.progress import Progress, Range, advance, missing_below, ranges_of, subtract, union
 
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -37,6 +39,16 @@ def test_what_is_missing_below_fills_it_up(received: list[Range], seq: int) -> N
     missing = missing_below(progress, seq)
     assert numbers(list(missing)) == {n for n in range(1, seq) if not progress.has(n)}
     assert advance(progress, missing).contiguous >= seq - 1
+
+
+@given(st.lists(ranges, max_size=8), st.lists(ranges, max_size=8))
+def test_ranges_are_sets_of_numbers(some: list[Range], removed: list[Range]) -> None:
+    merged = union(some)
+    assert numbers(list(merged)) == numbers(some)
+    assert all(start > end + 1 for (_, end), (start, _) in pairwise(merged))
+    assert numbers(list(subtract(merged, removed))) == numbers(some) - numbers(removed)
+    assert union(subtract(merged, removed)) == subtract(merged, removed)
+    assert ranges_of(advance(Progress(), some)) == merged
 
 
 def test_a_hole_holds_the_acknowledgement_back() -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -290,6 +290,105 @@ def test_a_cloud_that_was_reset_does_not_wait_for_what_cannot_come(ingest: Inges
     assert rows(ingest.engine, "gaps", "first_seq", "last_seq") == [(1, 500)]
     ingest.feed(birth(epochs={"telemetry": "e1"}, first_seqs={"telemetry": 502}))
     assert len(rows(ingest.engine, "gaps", "first_seq")) == 1
+
+
+def gaps(ingest: Ingesting) -> list[tuple[Any, ...]]:
+    return rows(ingest.engine, "gaps", "first_seq", "last_seq", "missing", "filled_at")
+
+
+def test_a_record_of_a_gap_that_comes_after_all_is_stored_once(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry()), message(12, gap(2, 11, "spool full")))
+    assert gaps(ingest) == [(2, 11, [[2, 11]], None)]
+    late = message(5, telemetry(t=NOW - 5), telemetry(t=NOW - 4))
+    for _ in range(2):
+        ingest.restart()
+        ingest.feed(late, late)
+        assert ingest.stored == [1, 5, 6]
+        assert gaps(ingest) == [(2, 11, [[2, 4], [7, 11]], None)]
+    ingest.feed(message(5, telemetry(t=NOW - 1)))
+    assert ingest.quarantine == [("seq: 5 was received before with another body", True, 1)]
+    ingest.feed(message(2, *[telemetry()] * 3), message(7, *[telemetry()] * 4, telemetry("nobody")))
+    assert gaps(ingest) == [(2, 11, [], NOW)], "a refused record has come, too"
+    assert ingest.broker.last_ack == 12
+
+
+def test_a_gap_knows_what_of_it_has_come_before(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry()), message(4, telemetry()))
+    ingest.feed(message(6, telemetry()), message(12, gap(2, 11)), message(9, telemetry()))
+    assert gaps(ingest) == [(2, 11, [[2, 3], [5, 5], [7, 8], [10, 11]], None)]
+    ingest.feed(message(13, gap(1, 12)))
+    assert gaps(ingest)[0] == (1, 12, [[2, 3], [5, 5], [7, 8], [10, 11]], None), (
+        "what counts as received may be missing"
+    )
+    ingest.feed(message(5, telemetry()))
+    assert [missing for _, _, missing, _ in gaps(ingest)] == [[[2, 3], [7, 8], [10, 11]]] * 2
+
+
+def test_what_the_store_has_forgotten_is_not_taken_for_news(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
+    with writing(ingest.engine) as connection:
+        connection.execute(schema.telemetry_blocks.delete())
+    ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
+    assert ingest.stored == []
+
+
+def test_fault_34_a_birth_that_knows_of_more_than_is_stored_is_asked_for_the_rest(ingest: Ingesting) -> None:
+    """A cloud restored from a backup: the node has deleted nothing yet, or keeps it in its archive."""
+    ingest.feed(message(1, telemetry(), telemetry()))
+    positions: dict[str, Any] = {
+        "epochs": {"telemetry": "e1"},
+        "first_seqs": {"telemetry": 5},
+        "acknowledged": {"telemetry": 90},
+    }
+    for _ in range(2):
+        ingest.restart()
+        ingest.feed(birth(**positions), message(41, telemetry()))
+    assert gaps(ingest) == [(3, 4, [[3, 4]], None)], "what the node no longer holds"
+    asked = rows(ingest.engine, "commands", "command", "lane", "epoch", "first_seq", "last_seq", "state")
+    wanted = [("resend", "telemetry", "e1", first, last, "PENDING") for first, last in ((5, 40), (42, 90))]
+    assert asked == wanted, "each range once"
+
+
+def test_many_holes_are_asked_for_as_one(ingest: Ingesting) -> None:
+    ingest.feed(*(message(seq, telemetry(t=NOW + seq)) for seq in range(2, 80, 2)))
+    ingest.feed(birth(epochs={"telemetry": "e1"}, acknowledged={"telemetry": 99}))
+    assert rows(ingest.engine, "commands", "first_seq", "last_seq") == [(1, 99)]
+
+
+@pytest.mark.parametrize("superseded", [True, False])
+def test_what_a_node_cannot_send_of_an_earlier_spool_file_becomes_a_gap(ingest: Ingesting, superseded: bool) -> None:
+    ingest.feed(message(1, telemetry()), message(9, telemetry()))
+    if superseded:
+        ingest.clock.advance(seconds=1)
+        ingest.feed(message(1, telemetry(), epoch="e2"))
+    command = {"id": "c1", "tenant": TENANT, "node": "n1", "asset": "", "command": "resend", "at": NOW}
+    span = {"created_at": NOW, "lane": "telemetry", "epoch": "e1", "first_seq": 2, "last_seq": 8}
+    with writing(ingest.engine) as connection:
+        connection.execute(schema.commands.insert(), [command | span])
+    reply = wire.Reply(schema=1, id="c1", ok=False, detail="unknown epoch")
+    ingest.feed(Delivery(topic=wire.topic(TENANT, "n1", "reply"), payload=wire.encode_control(reply)))
+    assert rows(ingest.engine, "commands", "state", "detail") == [("FAILED", "unknown epoch")]
+    found = rows(ingest.engine, "gaps", "first_seq", "last_seq", "reason")
+    assert found == ([(2, 8, "asked for again: unknown epoch")] if superseded else [])
+    assert ingest.broker.acks[-1][1].seq == (9 if superseded else 1)
+
+
+def hole_since(ingest: Ingesting) -> list[int | None]:
+    return [since for (since,) in rows(ingest.engine, "lane_progress", "hole_since")]
+
+
+def test_how_long_a_hole_is_open_is_known(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry()))
+    assert hole_since(ingest) == [None]
+    ingest.clock.advance(seconds=1)
+    ingest.feed(message(3, telemetry()))
+    ingest.clock.advance(seconds=1)
+    ingest.feed(message(5, telemetry()))
+    assert hole_since(ingest) == [NOW + 1000]
+    ingest.feed(message(2, telemetry()))
+    assert hole_since(ingest) == [NOW + 2000], "the next hole"
+    ingest.feed(message(4, telemetry()))
+    assert hole_since(ingest) == [None]
 
 
 def test_retained_records_are_no_news(ingest: Ingesting) -> None:

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 from sqlalchemy import Connection, Engine
 
 from forewarn_cloud.adapters.sql.engine import retrying, writing
+from forewarn_cloud.adapters.sql.lanes import SqlLanes
 from forewarn_cloud.adapters.sql.repositories import (
     SqlAssets,
     SqlDiagnoses,
@@ -33,6 +34,7 @@ class SqlUnitOfWork:
     orders: SqlOrders
     diagnoses: SqlDiagnoses
     parts: SqlParts
+    lanes: SqlLanes
     records: SqlRecords
 
     def __init__(self, engine: Engine) -> None:
@@ -47,6 +49,7 @@ class SqlUnitOfWork:
         self.orders = SqlOrders(connection)
         self.diagnoses = SqlDiagnoses(connection)
         self.parts = SqlParts(connection)
+        self.lanes = SqlLanes(connection)
         self.records = SqlRecords(connection)
         self._open.push(self._before_commit)
         return self
