@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import hypothesis
 import psycopg
 import pytest
@@ -157,6 +158,65 @@ def new_database(postgres_server: str) -> Iterator[str]:
     yield f"postgresql+psycopg://{postgres_server.rsplit('/', 1)[0]}/{name}"
     with psycopg.connect(f"postgresql://{postgres_server}", autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+@dataclass(kw_only=True)
+class VictoriaMetrics:
+    """A VictoriaMetrics of the tests' own, which may be stopped, killed and started again on the same port and data."""
+
+    program: str
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        options = [f"-storageDataPath={self.folder}", f"-httpListenAddr=127.0.0.1:{self.port}", "-retentionPeriod=100y"]
+        command = [self.program, *options, "-memory.allowedBytes=200MB", "-loggerLevel=ERROR"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: accepts_connections(self.port), "VictoriaMetrics listens")
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self.process is not None:
+            if kill:
+                self.process.kill()
+            stop(self.process)
+        self.process = None
+
+    def make_visible(self) -> None:
+        """What was written before can be read after; by itself that takes a few seconds."""
+        httpx.get(f"{self.url}/internal/force_flush", timeout=20.0).raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def victoria_metrics_program() -> str:
+    program = find_program("victoria-metrics")
+    require(program is not None, "VictoriaMetrics is not installed (apt install victoria-metrics)")
+    return str(program)
+
+
+@pytest.fixture(scope="session")
+def victoria_metrics(
+    victoria_metrics_program: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VictoriaMetrics]:
+    """One for all tests: each takes a tenant of its own."""
+    folder = tmp_path_factory.mktemp("victoria-metrics")
+    server = VictoriaMetrics(program=victoria_metrics_program, folder=folder, port=free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_victoria_metrics(victoria_metrics_program: str, tmp_path: Path) -> Iterator[VictoriaMetrics]:
+    """One of the test's own, to be stopped and killed."""
+    server = VictoriaMetrics(program=victoria_metrics_program, folder=tmp_path / "metrics", port=free_port())
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,13 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import ArgumentError
 
 from forewarn_cloud.adapters.commands_sql import SqlCommands, SqlResends
-from forewarn_cloud.adapters.ingest_sql import SqlLedger
+from forewarn_cloud.adapters.ingest_sql import SqlLedger, Telemetry
 from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
 from forewarn_cloud.adapters.sql.answers import SqlChanges
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
+from forewarn_cloud.adapters.telemetry_elsewhere import TelemetryElsewhere
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.adapters.webhook import WebhookSender
 from forewarn_cloud.clock import Clock, SystemClock
@@ -27,6 +28,7 @@ from forewarn_cloud.principal import Principal
 from forewarn_cloud.service.chain import Chain
 from forewarn_cloud.service.policy import Policy, default_policy, parse_policy
 from forewarn_cloud.settings import Settings, SettingsError
+from forewarn_cloud.telemetry import SampleStore
 from forewarn_cloud.workers.advisories import Advisories
 from forewarn_cloud.workers.downlink import Downlink
 from forewarn_cloud.workers.relay import Relay
@@ -96,11 +98,43 @@ def local_principal(settings: Settings) -> Principal:
     return Principal(name="local", tenant=settings.tenant, role="admin")
 
 
-def make_ingest(settings: Settings, engine: Engine, clock: Clock, broker: BrokerUrl) -> Ingest:
+def open_samples(settings: Settings) -> SampleStore | None:
+    """Where samples are kept if not in the database; nothing is connected yet. Raises: SettingsError"""
+    if settings.telemetry_url is None:
+        return None
+    try:
+        from forewarn_cloud.adapters.influxdb import StoreUrl, StoreUrlError, open_influx_samples
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"telemetry_url: {error}; install forewarn[influxdb]") from None
+    try:
+        return open_influx_samples(StoreUrl.parse(settings.telemetry_url), _telemetry_token(settings))
+    except StoreUrlError as error:
+        raise SettingsError(f"telemetry_url: {error}") from None
+
+
+def _telemetry_token(settings: Settings) -> str | None:
+    if settings.telemetry_token_file is None:
+        return None
+    try:
+        return settings.telemetry_token_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"telemetry_token_file: {settings.telemetry_token_file}: {error}") from None
+
+
+def telemetry_in(samples: SampleStore | None) -> Telemetry:
+    """The telemetry store of a transaction; its samples in `samples`, if there is one."""
+    if samples is None:
+        return SqlTelemetry
+    return lambda connection: TelemetryElsewhere(SqlTelemetry(connection), samples)
+
+
+def make_ingest(
+    settings: Settings, engine: Engine, clock: Clock, broker: BrokerUrl, telemetry: Telemetry = SqlTelemetry
+) -> Ingest:
     return Ingest(
         broker=broker,
         client_id=f"forewarn-ingest-{settings.tenant}-{settings.instance}",
-        ledger=SqlLedger(engine),
+        ledger=SqlLedger(engine, telemetry=telemetry),
         clock=clock,
         tenant=settings.tenant,
         ca_file=settings.broker_ca_file,
@@ -133,7 +167,9 @@ def make_relay(settings: Settings, engine: Engine, clock: Clock, smtp: SmtpServe
     return Relay(outbox=SqlOutbox(engine), senders=senders, clock=clock)
 
 
-def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -> "FastAPI":
+def make_web(
+    settings: Settings, engine: Engine, clock: Clock, ingest: Ingest, telemetry: Telemetry = SqlTelemetry
+) -> "FastAPI":
     """The API and the console."""
     # Imported here: they take half a second, which the commands on nodes and master data need not wait for.
     from forewarn_cloud.api.access import LOCAL_HOSTS, ApiDeps
@@ -143,7 +179,7 @@ def make_web(settings: Settings, engine: Engine, clock: Clock, ingest: Ingest) -
     deps = ApiDeps(
         clock=clock,
         reading=lambda: reading(engine),
-        telemetry=SqlTelemetry,
+        telemetry=telemetry,
         transactions=SqlTransactions(engine),
         changes=SqlChanges(engine),
         principal=local_principal(settings),

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from forewarn_models.asset_type import IDENTIFIER
 
 ENVIRONMENT_PREFIX: Final = "FOREWARN_"
-PATHS: Final = frozenset({"data_dir", "broker_ca_file", "policy_file"})
+PATHS: Final = frozenset({"data_dir", "broker_ca_file", "policy_file", "telemetry_token_file"})
 USUAL_PORT: Final = 8420
 USUAL_BROKER_PORT: Final = 1883
 
@@ -39,6 +39,8 @@ class Settings(BaseModel):
 
     data_dir: Path = Field(default_factory=lambda: default_data_dir(os.environ))
     database_url: str | None = None
+    telemetry_url: str | None = None
+    telemetry_token_file: Path | None = None
     broker_url: str | None = None
     broker_port: Port | None = None
     broker_ca_file: Path | None = None

@@ -40,6 +40,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     """
     clock = bootstrap.open_clock(environment)
     policy = bootstrap.read_policy(settings)
+    telemetry = bootstrap.telemetry_in(bootstrap.open_samples(settings))
     with _stop_signals() as signals, ExitStack() as running:
         running.enter_context(only_one(bootstrap.make_data_dir(settings)))
         engine = bootstrap.open_database(settings)
@@ -52,14 +53,14 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
             mailbox = start_mailbox(engine, clock, tenant=settings.tenant)
             running.callback(mailbox.stop)
             smtp_url = mailbox.url
-        ingest = bootstrap.make_ingest(settings, engine, clock, bootstrap.broker_address(broker_url))
+        ingest = bootstrap.make_ingest(settings, engine, clock, bootstrap.broker_address(broker_url), telemetry)
         workers = running.enter_context(_Workers())
         workers.start("ingest", lambda _stopping: ingest.write())
         for name, work in bootstrap.make_workers(settings, engine, clock, policy, ingest, smtp_url).items():
             workers.start(name, work)
         ingest.start()
         running.callback(ingest.stop)
-        web = running.enter_context(_web(bootstrap.make_web(settings, engine, clock, ingest), settings))
+        web = running.enter_context(_web(bootstrap.make_web(settings, engine, clock, ingest, telemetry), settings))
         workers.on_failure = signals.on_ask = web.stop
         endpoints = _endpoints(settings, web.port, broker_url, smtp_url)
         write_endpoints(settings.data_dir, endpoints)

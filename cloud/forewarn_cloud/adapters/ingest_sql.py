@@ -43,9 +43,12 @@ from forewarn_cloud.ingest.ledger import (
 )
 from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
 from forewarn_cloud.ingest.progress import Progress
+from forewarn_cloud.telemetry import TelemetryStore
 
 T = TypeVar("T")
 Row = dict[str, Any]
+Telemetry = Callable[[Connection], TelemetryStore]
+"""In the transaction of a connection."""
 QUARANTINE_ROWS: Final = 10_000
 """Kept for each tenant; beyond that the oldest go."""
 _KEYS_A_QUERY: Final = 500
@@ -57,11 +60,12 @@ class SqlLedger:
 
     engine: Engine
     quarantine_rows: int = QUARANTINE_ROWS
+    telemetry: Telemetry = SqlTelemetry
 
     def run(self, work: Callable[[LedgerTransaction], T]) -> T:
         def once() -> T:
             with writing(self.engine) as connection:
-                return work(SqlLedgerTransaction(connection, self.quarantine_rows))
+                return work(SqlLedgerTransaction(connection, self.quarantine_rows, self.telemetry))
 
         return retrying(once)
 
@@ -70,6 +74,7 @@ class SqlLedger:
 class SqlLedgerTransaction:
     connection: Connection
     quarantine_rows: int = QUARANTINE_ROWS
+    telemetry: Telemetry = SqlTelemetry
 
     def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]:
         table = schema.nodes.c
@@ -108,7 +113,7 @@ class SqlLedgerTransaction:
         tenant, node, name, epoch = lane
         found = self._digests(schema.quarantine, lane, seqs) | self._digests(schema.gaps, lane, seqs)
         if name == "telemetry":
-            return found | SqlTelemetry(self.connection).digests(tenant, node, epoch, seqs)
+            return found | self.telemetry(self.connection).digests(tenant, node, epoch, seqs)
         return found | self._digests(schema.advisories, lane, seqs)
 
     def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]:
@@ -143,7 +148,7 @@ class SqlLedgerTransaction:
     def write(self, changes: Changes) -> None:
         self._write_assets(changes)
         self._write_nodes(changes)
-        SqlTelemetry(self.connection).append(changes.telemetry)
+        self.telemetry(self.connection).append(changes.telemetry)
         self._insert(schema.advisories, [_advisory_row(row, changes.at) for row in changes.advisories])
         gaps = [_gap_row(gap, changes.at) for gap in changes.gaps]
         if gaps:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_cloud.telemetry import Columns
+from forewarn_cloud.series import Columns
 from forewarn_models.wire import SignalColumns
 
 VERSION: Final = 1

@@ -7,7 +7,8 @@ from sqlalchemy import Connection, insert, select
 
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.telemetry_codec import decode_columns, encode_columns
-from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries, series
+from forewarn_cloud.series import series
+from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
 _KEYS_A_QUERY = 500
 

@@ -47,14 +47,20 @@ class Asset(Answer):
 class Column(Answer):
     signal: str
     unit: str | None = Field(description="From the asset type; null if it does not know the signal.")
-    values: list[float | None] = Field(description="One per time; null where missing.")
+    values: list[float | None] = Field(
+        description="One per time, null where missing: the reading, or where `bucket_ms` is not 0 the bucket's mean."
+    )
+    low: list[float | None] | None = Field(description="The least reading of each bucket; null where there is none.")
+    high: list[float | None] | None = Field(description="The greatest.")
 
 
 class Telemetry(Answer):
     asset: str
     samples: int = Field(
-        description="Instants measured in the range. Where more than `times`, each pair of points is the minimum and "
-        "the maximum of the samples from the first time to the second."
+        description="Instants measured in the range; in buckets of a long one, those of the signal measured most."
+    )
+    bucket_ms: int = Field(
+        description="0: each sample as it was measured. Else each of `times` begins a bucket that is so long."
     )
     times: list[InstantOut]
     signals: list[Column]

@@ -151,7 +151,7 @@ def read_telemetry(
     to: Annotated[InstantInQuery, Query(description="Default now.")] = None,
     max_points: Annotated[int, Query(ge=2, description=f"More than {MAX_POINTS} is {MAX_POINTS}.")] = DEFAULT_POINTS,
 ) -> answers.Telemetry:
-    """What the asset measured from `from` to `to`, both included; decimated to at most `max_points`."""
+    """What the asset measured from `from` to `to`, both included; in buckets where that is more than `max_points`."""
     to_ms = deps.clock.now_ms() if to is None else to
     from_ms = to_ms - _WEEK_MS if from_ is None else from_
     if from_ms > to_ms:
@@ -174,10 +174,22 @@ def read_telemetry(
 def _telemetry(asset: views.Asset, series: TelemetrySeries) -> answers.Telemetry:
     units = _units(asset.asset_type)
     columns = [
-        answers.Column(signal=name, unit=units.get(name), values=_decimals(column))
+        answers.Column(
+            signal=name,
+            unit=units.get(name),
+            values=_decimals(column),
+            low=_decimals(series.low[name]) if series.bucket_ms else None,
+            high=_decimals(series.high[name]) if series.bucket_ms else None,
+        )
         for name, column in series.signals.items()
     ]
-    return answers.Telemetry(asset=asset.asset, samples=series.samples, times=series.t_ms.tolist(), signals=columns)
+    return answers.Telemetry(
+        asset=asset.asset,
+        samples=series.samples,
+        bucket_ms=series.bucket_ms,
+        times=series.t_ms.tolist(),
+        signals=columns,
+    )
 
 
 def _decimals(column: NDArray[np.float32]) -> list[float | None]:

@@ -31,10 +31,13 @@ Numbers = list[float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of a chart. `at` in epoch seconds, as the browser's chart wants them; None breaks the line."""
+    """One line of a chart. `at` in epoch seconds, as the browser's chart wants them; None breaks the line.
+
+    The area between `low` and `high` is shaded.
+    """
 
     label: str
-    style: Literal["observed", "expected", "health"]
+    style: Literal["observed", "expected", "health", "low", "high"]
     at: list[float]
     values: Numbers
 
@@ -133,16 +136,29 @@ def _signal_chart(
 ) -> Chart:
     t_ms, column = telemetry.t_ms, telemetry.signals[name]
     at, values = _broken_at_gaps(t_ms, column)
-    lines = [Series(label=frame.words("chart.observed"), style="observed", at=at, values=values)]
-    is_whole = telemetry.samples == len(t_ms)
-    expected = _expected(t_ms, column, name, history) if is_whole else {}
+    label = frame.words("chart.mean" if telemetry.bucket_ms else "chart.observed")
+    lines = [Series(label=label, style="observed", at=at, values=values), *_envelope(telemetry, name, frame.words)]
+    expected = {} if telemetry.bucket_ms else _expected(t_ms, column, name, history)
     if expected:
         moments = np.array(list(expected), dtype=np.int64)
         label = frame.words("chart.expected")
         lines.append(Series(label=label, style="expected", at=_seconds(moments), values=list(expected.values())))
     signal = kind.signal(name)
-    limits = _limits(signal, frame.words, float(np.nanmin(column)), float(np.nanmax(column))) if signal else ()
+    lowest, highest = telemetry.low.get(name, column), telemetry.high.get(name, column)
+    limits = _limits(signal, frame.words, float(np.nanmin(lowest)), float(np.nanmax(highest))) if signal else ()
     return _chart(name, kind.signal_title(name), kind.unit(name), tuple(lines), limits, None, frame)
+
+
+def _envelope(telemetry: TelemetrySeries, name: str, words: Words) -> list[Series]:
+    """Where a point stands for many samples: the least and the greatest of them."""
+    if not telemetry.bucket_ms:
+        return []
+    low_at, low = _broken_at_gaps(telemetry.t_ms, telemetry.low[name])
+    high_at, high = _broken_at_gaps(telemetry.t_ms, telemetry.high[name])
+    return [
+        Series(label=words("chart.low"), style="low", at=low_at, values=low),
+        Series(label=words("chart.high"), style="high", at=high_at, values=high),
+    ]
 
 
 def _chart(
@@ -155,6 +171,7 @@ def _chart(
     frame: Frame,
 ) -> Chart:
     first = series[0]
+    extremes = [one for one in series if one.style in ("low", "high")] or [first]
     return Chart(
         key=key,
         title=title,
@@ -162,7 +179,7 @@ def _chart(
         series=series,
         marks=frame.marks_inside(),
         limits=limits,
-        summary=_summary(first, unit, frame.words),
+        summary=_summary(first, extremes, unit, frame.words),
         table=_table(first, unit, frame.zone),
         bounds=bounds,
         from_ms=frame.from_ms,
@@ -205,10 +222,11 @@ def _limits(signal: Signal, words: Words, lowest: float, highest: float) -> tupl
     return tuple(Limit(value=value, label=words(f"chart.limit_{level}"), level=level) for level, value in near)
 
 
-def _summary(series: Series, unit: str, words: Words) -> str:
-    known = [value for value in series.values if value is not None]
-    latest, low, high = quantity(known[-1]), quantity(min(known)), quantity(max(known))
-    return words("chart.summary", latest=latest, low=low, high=high, unit=unit).strip()
+def _summary(series: Series, extremes: Sequence[Series], unit: str, words: Words) -> str:
+    latest = [value for value in series.values if value is not None][-1]
+    known = [value for one in extremes for value in one.values if value is not None]
+    low, high = quantity(min(known)), quantity(max(known))
+    return words("chart.summary", latest=quantity(latest), low=low, high=high, unit=unit).strip()
 
 
 def _table(series: Series, unit: str, zone: tzinfo) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,10 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  const stroke = { observed: "--fw-observed", expected: "--fw-expected", health: "--fw-health" };
+  const stroke = {
+    observed: "--fw-observed", expected: "--fw-expected", health: "--fw-health",
+    low: "--fw-envelope", high: "--fw-envelope",
+  };
   const markStroke = { evidence: "--fw-evidence", order: "--fw-order", closed: "--fw-closed" };
   const limitStroke = { alert: "--fw-alert", alarm: "--fw-alarm" };
 
@@ -16,11 +19,11 @@
   const line = (series) => ({
     label: series.label,
     stroke: colour(stroke[series.style]),
-    width: 1.6,
+    width: series.style === "low" || series.style === "high" ? 0.8 : 1.6,
     paths: paths[series.style],
     fill: series.style === "health" ? colour("--fw-health-fill") : undefined,
     points: { show: series.style === "expected" || series.values.length < 3, size: 7, width: 2 },
-    spanGaps: series.style !== "observed",
+    spanGaps: series.style === "expected" || series.style === "health",
     value: (_, value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString()),
   });
 
@@ -62,6 +65,13 @@
     return [low - pad, top + pad];
   };
 
+  // The area between the least and the greatest reading of each bucket, where a point stands for many.
+  const bands = (facts) => {
+    const place = (style) => 1 + facts.series.findIndex((series) => series.style === style);
+    const [low, high] = [place("low"), place("high")];
+    return low && high ? [{ series: [high, low], fill: colour("--fw-envelope-fill") }] : [];
+  };
+
   const axis = (extra) => ({
     stroke: colour("--fw-axis"),
     grid: { stroke: colour("--fw-grid"), width: 1 },
@@ -78,6 +88,7 @@
     scales: { x: { time: true, range: (_, low, high) => [low ?? facts.from, high ?? facts.to] }, y: { range: range(facts) } },
     axes: [axis({ values: timeTicks }), axis({ size: 56 })],
     series: [{ label: timeLabel, value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...facts.series.map(line)],
+    bands: bands(facts),
     hooks: { draw: [verticals(facts)] },
   });
 
