@@ -38,7 +38,7 @@ def test_where_a_point_stands_for_many_the_mean_is_drawn_between_the_extremes() 
         ("Lowest", "low", [1, 0.5, 3]),
         ("Highest", "high", [3, 9, 5]),
     ]
-    assert drawn.summary == "latest 4 , from 0.5 to 9  in this period"
+    assert drawn.summary == "latest 4.00 , from 0.500 to 9.00 in this period"
 
 
 def test_samples_as_they_were_measured_are_one_line() -> None:
