@@ -26,8 +26,9 @@ from forewarn_device_simulator.scenario import units_total
 
 TICK_SECONDS: Final = 0.25
 START_SECONDS: Final = 60.0
-DRAIN_SECONDS: Final = 60.0
-STILL_SECONDS: Final = 8.0
+DRAIN_SECONDS: Final = 180.0
+"""Mostly for a message whose sender was killed: nobody else may send it until its lease, a minute, has ended."""
+STILL_SECONDS: Final = 20.0
 REPEAT_COMMAND_SECONDS: Final = 1.0
 OVERVIEW_SECONDS: Final = 1.0
 COMMAND_SECONDS: Final = 30.0
@@ -51,7 +52,7 @@ class Overview:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Counted:
+class Counted:
     """`recorded`: samples the agents have put into their spools; a sample that came twice counts twice."""
 
     recorded: int
@@ -61,6 +62,21 @@ class _Counted:
     @property
     def nothing_waits(self) -> bool:
         return self.unsent == 0 and all(lane.sent == lane.stored for lane in self.lanes)
+
+
+@dataclass(kw_only=True)
+class Patience:
+    """How long to wait for the end: as long as something moves, and for messages though nothing does."""
+
+    began_at: float
+    _before: Counted | None = None
+    _still_since: float | None = None
+
+    def lasts(self, counted: Counted | None, now: float) -> bool:
+        """Whether to wait on, having counted at `now`; None: an agent or the cloud could not be asked."""
+        if counted is None or counted != self._before or counted.unsent or self._still_since is None:
+            self._before, self._still_since = counted, now
+        return now - self.began_at < DRAIN_SECONDS and now - self._still_since < STILL_SECONDS
 
 
 class Session:
@@ -236,16 +252,14 @@ class Session:
 
         Returns as well when nothing has moved for a while: then the report shows what is missing.
         """
-        played = samples * units_total(self._layout.scenario)
-        deadline, before, still_since = time.monotonic() + DRAIN_SECONDS, None, time.monotonic()
-        while time.monotonic() < min(deadline, still_since + STILL_SECONDS):
+        played, patience = samples * units_total(self._layout.scenario), Patience(began_at=time.monotonic())
+        counted = self._counted()
+        while patience.lasts(counted, time.monotonic()):
+            if counted is not None and counted.recorded >= played and counted.nothing_waits:
+                return
             self.tend()
             time.sleep(TICK_SECONDS)
             counted = self._counted()
-            if counted is None or counted != before:
-                before, still_since = counted, time.monotonic()
-            elif counted.recorded >= played and counted.nothing_waits:
-                return
 
     def report(self, *, samples: int, seconds: float, began_ms: int, end_ms: int) -> reports.Report:
         """Raises: DemoFailed, if the cloud does not answer any more."""
@@ -290,14 +304,14 @@ class Session:
             restarts=reports.restarts_of(self._programs.status()),
         )
 
-    def _counted(self) -> "_Counted | None":
+    def _counted(self) -> Counted | None:
         """None if an agent or the cloud cannot be asked now."""
         agents = self._agents()
         if len(agents) < len(PLANTS):
             return None
         try:
             lanes, unsent = self._lanes(agents), _unsent(self._desk.messages())
-            return _Counted(recorded=_recorded(agents), lanes=lanes, unsent=unsent)
+            return Counted(recorded=_recorded(agents), lanes=lanes, unsent=unsent)
         except CloudAway:
             return None
 
