@@ -6,7 +6,7 @@ and advisories, which is what makes it possible to bring them up to date from th
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -94,7 +94,7 @@ class Monitor:
         left_out = tuple(sorted(record.signals.keys() - signals.keys()))
         if not signals:
             return None, left_out
-        return replace(record, signals=signals), left_out
+        return msgspec.structs.replace(record, signals=signals), left_out
 
     def observe(self, record: wire.Telemetry) -> Judgement:
         """Assess a record that `select` has let through."""
