@@ -4,12 +4,13 @@ import asyncio
 import logging
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.config import CsvSource, MqttSource, Setup
+from forewarn_edge_agent.lanes import Read
 from forewarn_edge_agent.log import event
 from forewarn_edge_agent.machine_message import Declared
 from forewarn_edge_agent.monitor import Monitor
@@ -18,7 +19,7 @@ from forewarn_edge_agent.sources import Deliveries, Delivery, Source
 from forewarn_edge_agent.sources import mqtt as mqtt_source
 from forewarn_edge_agent.sources.replay import ReplaySource
 from forewarn_edge_agent.spool import Batch, Chunk, Spool
-from forewarn_edge_agent.uplink import MESSAGE_BYTES, UplinkConnection
+from forewarn_edge_agent.uplink import Ends, UplinkConnection
 from forewarn_models import wire
 
 log = logging.getLogger(__name__)
@@ -57,27 +58,49 @@ class SpoolOutbox:
         self._thread = thread
         self.epoch = spool.epoch
 
-    async def read(self, lane: wire.Lane, after_seq: int) -> Chunk | None:
-        return await self._thread.call(
-            lambda: self._spool.read(lane, after_seq, max_records=wire.MAX_RECORDS, max_bytes=MESSAGE_BYTES)
+    async def first_of(self, reads: Sequence[Read], *, max_bytes: int, old_before_ms: int) -> tuple[Read, Chunk] | None:
+        def look() -> tuple[Read, Chunk] | None:
+            for read in reads:
+                chunk = self._read(read, max_bytes, old_before_ms)
+                if chunk is not None:
+                    return read, chunk
+            return None
+
+        return await self._thread.call(look)
+
+    def _read(self, read: Read, max_bytes: int, old_before_ms: int) -> Chunk | None:
+        if read.way == "gap":
+            return next(iter(self._spool.read_gaps(read.lane, read.after_seq)), None)
+        return self._spool.read_range(
+            read.lane,
+            max(read.after_seq, self._spool.acknowledged_seq(read.lane)) + 1,
+            read.up_to_seq,
+            max_records=read.max_records,
+            max_bytes=max_bytes,
+            old_before_ms=old_before_ms,
         )
 
-    async def read_gaps(self, lane: wire.Lane, after_seq: int) -> list[Chunk]:
-        return await self._thread.call(lambda: self._spool.read_gaps(lane, after_seq))
+    async def ends(self) -> dict[wire.Lane, Ends]:
+        return await self._thread.call(lambda: {lane: self._ends(lane) for lane in wire.LANES})
 
-    async def acknowledged_seq(self, lane: wire.Lane) -> int:
-        return await self._thread.call(lambda: self._spool.acknowledged_seq(lane))
+    def _ends(self, lane: wire.Lane) -> Ends:
+        return Ends(
+            first_seq=self._spool.first_seq(lane),
+            acknowledged_seq=self._spool.acknowledged_seq(lane),
+            last_seq=self._spool.last_seq(lane),
+        )
 
-    async def first_seq(self, lane: wire.Lane) -> int:
-        return await self._thread.call(lambda: self._spool.first_seq(lane))
-
-    async def acknowledge(self, ack: wire.Ack) -> bool:
+    async def acknowledge(self, ack: wire.Ack) -> int | None:
         try:
-            return await self._thread.call(lambda: self._spool.acknowledge(ack.lane, ack.epoch, ack.seq))
+            return await self._thread.call(lambda: self._acknowledge(ack))
         except sqlite3.OperationalError as error:
             # Nothing is deleted; what stalls is sent again, and the cloud then acknowledges it again.
             event(log, logging.ERROR, "acknowledgement_not_kept", reason=error)
-            return False
+            return None
+
+    def _acknowledge(self, ack: wire.Ack) -> int | None:
+        is_news = self._spool.acknowledge(ack.lane, ack.epoch, ack.seq)
+        return self._spool.last_seq(ack.lane) if is_news else None
 
 
 class Agent:

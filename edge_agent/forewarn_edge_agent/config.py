@@ -84,8 +84,10 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Uplink(Broker, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The broker that leads to the cloud."""
 
+    mqtt_version: Literal["3.1.1", "5"] = "3.1.1"
     reconnect_max_seconds: float = 60.0
     resend_after_seconds: float = 10.0
+    replay_records_per_s: int = 20_000
 
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -259,6 +261,7 @@ def _problems(config: Config) -> Iterator[_Problem]:
     yield from _broker_problems("uplink", config.uplink)
     yield from _unless(config.uplink.reconnect_max_seconds >= 1, "uplink.reconnect_max_seconds", "give at least 1")
     yield from _unless(config.uplink.resend_after_seconds >= 1, "uplink.resend_after_seconds", "give at least 1")
+    yield from _unless(config.uplink.replay_records_per_s >= 1, "uplink.replay_records_per_s", "give at least 1")
     least = MIN_SPOOL_MEBIBYTES
     yield from _unless(config.spool.max_mebibytes >= least, "spool.max_mebibytes", f"give at least {least}")
     yield from _unless(config.spool.max_days > 0, "spool.max_days", "give more than 0")

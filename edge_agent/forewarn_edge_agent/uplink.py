@@ -2,32 +2,52 @@
 
 A PUBACK is only a receipt from the broker. What counts is the cloud's own acknowledgement on the node's `ack` topic;
 where it does not come, everything after the last one is sent again, and the cloud absorbs what it already has.
+
+One message at a time is on its way to the broker, of a size that takes about a second: so an advisory never waits long.
 """
 
 import asyncio
 import logging
 import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import aiomqtt
+import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from forewarn_edge_agent import __version__
 from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.config import Node, Uplink
+from forewarn_edge_agent.lanes import LANES_BY_URGENCY, LaneProgress, Read
+from forewarn_edge_agent.link import SUSPICION, SUSPICIOUS_SESSIONS, Link, backoff_seconds
 from forewarn_edge_agent.log import event
+from forewarn_edge_agent.pacing import MessageSize, Pace
+from forewarn_edge_agent.refusals import PublicationRefusedError, SubscriptionRefusedError, trouble
 from forewarn_edge_agent.spool import Chunk
 from forewarn_models import wire
 
 log = logging.getLogger(__name__)
 
-WINDOW_RECORDS: Final = 2000
-"""How many records of a lane may be on their way."""
-MESSAGE_BYTES: Final = 128 * 1024
-"""What a message may hold beyond its first record; small enough that an advisory need not wait long behind it."""
-FIRST_BACKOFF_SECONDS: Final = 1.0
-_LANES_BY_URGENCY: Final[tuple[wire.Lane, ...]] = ("advisory", "telemetry")
+HISTORICAL_MS: Final = wire.MINUTE_MS
+"""A record that waited longer is sent as history."""
+KEEP_ALIVE_SHARE: Final = 0.7
+"""The client asks after one keep-alive of silence and gives up after a second one: together 1.4 of the configured."""
+SESSION_EXPIRY_SECONDS: Final = 7 * 24 * 3600
+UNANSWERED_SECONDS: Final = float("inf")
+"""On a slow link a message may take long; a dead link ends the session by keep-alive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """Of a lane: the first record that can still be sent, the last acknowledged one, and the last one given."""
+
+    first_seq: int
+    acknowledged_seq: int
+    last_seq: int
 
 
 class Outbox(Protocol):
@@ -35,25 +55,15 @@ class Outbox(Protocol):
 
     epoch: str
 
-    async def read(self, lane: wire.Lane, after_seq: int) -> Chunk | None: ...
-    async def read_gaps(self, lane: wire.Lane, after_seq: int) -> list[Chunk]: ...
-    async def acknowledged_seq(self, lane: wire.Lane) -> int: ...
-    async def first_seq(self, lane: wire.Lane) -> int: ...
-    async def acknowledge(self, ack: wire.Ack) -> bool: ...
+    async def first_of(self, reads: Sequence[Read], *, max_bytes: int, old_before_ms: int) -> tuple[Read, Chunk] | None:
+        """The first of these that brings anything."""
+        ...
 
+    async def ends(self) -> dict[wire.Lane, Ends]: ...
 
-class _Progress:
-    """How far a lane has come in this session."""
-
-    def __init__(self) -> None:
-        self.acknowledged_seq = 0
-        self.sent_seq = 0
-        self.gap_seq = 0
-        self.moved_at = time.monotonic()
-
-    def start_over(self, acknowledged_seq: int) -> None:
-        self.acknowledged_seq = self.sent_seq = self.gap_seq = acknowledged_seq
-        self.moved_at = time.monotonic()
+    async def acknowledge(self, ack: wire.Ack) -> int | None:
+        """The last record the lane holds, None if that was no news."""
+        ...
 
 
 class UplinkConnection:
@@ -77,8 +87,17 @@ class UplinkConnection:
         self._carry_out = carry_out
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._lanes = {lane: _Progress() for lane in _LANES_BY_URGENCY}
-        self._failures = 0
+        self._lanes = {lane: LaneProgress(lane) for lane in LANES_BY_URGENCY}
+        self._pace = Pace(uplink.replay_records_per_s, clock.monotonic())
+        self._size = MessageSize()
+        self.link = Link(since_s=clock.monotonic())
+        self.acknowledged_at_s: float | None = None
+        """When the cloud last acknowledged something new, of the monotonic clock."""
+
+    @property
+    def replay_records_per_s(self) -> float:
+        """As configured, or less if the cloud asks for less."""
+        return self._pace.per_s
 
     def wake(self) -> None:
         """There is something new in the spool."""
@@ -92,22 +111,32 @@ class UplinkConnection:
     async def run(self) -> None:
         while not self._stopping.is_set():
             try:
+                self.link.trying(self._clock.monotonic())
                 await self._session()
             except* (aiomqtt.MqttError, OSError) as errors:
-                self._failures += 1
-                delay = backoff_seconds(self._failures, self._uplink.reconnect_max_seconds, random.random())
-                reason = errors.exceptions[0]
-                event(log, logging.WARNING, "uplink_down", reason=_innermost(reason), retry_in_s=round(delay, 1))
-                await self._pause(delay)
+                await self._pause(self._note_down(_innermost(errors)))
+
+    def _note_down(self, error: BaseException) -> float:
+        """How long to wait before the next try."""
+        found = trouble(error)
+        self.link.down(found, self._clock.monotonic())
+        delay = backoff_seconds(self.link.failures, self._uplink.reconnect_max_seconds, random.random())
+        fields = {"reason": found.reason, "retry_in_s": round(delay, 1)} | ({"fix": found.fix} if found.fix else {})
+        event(log, logging.WARNING, f"uplink_{found.kind}", **fields)
+        if self.link.is_suspicious and self.link.short_sessions % SUSPICIOUS_SESSIONS == 0:
+            event(log, logging.ERROR, "takeover_suspected", sessions=self.link.short_sessions, reason=SUSPICION)
+        return delay
 
     async def _session(self) -> None:
         # The will has the instant of the birth: nobody can take it for older news than the birth.
         at_ms = self._clock.now_ms()
         async with self._client(will=self._offline(at_ms)) as client:
-            await client.subscribe([(self._topic("ack"), 1), (self._topic("command"), 1)])
+            await self._subscribe(client)
+            ends = await self._outbox.ends()
             for lane, progress in self._lanes.items():
-                progress.start_over(await self._outbox.acknowledged_seq(lane))
-            await client.publish(self._topic("presence"), await self._birth(at_ms), qos=1, retain=True)
+                progress.start_over(ends[lane].acknowledged_seq, self._clock.monotonic(), last_seq=ends[lane].last_seq)
+            await client.publish(self._topic("presence"), self._birth(at_ms, ends), qos=1, retain=True)
+            self.link.up(self._clock.monotonic())
             event(log, logging.INFO, "uplink_up", host=self._uplink.host, port=self._uplink.port)
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(self._listen(client))
@@ -115,64 +144,71 @@ class UplinkConnection:
                 listening.cancel()
             await client.publish(self._topic("presence"), self._offline(self._clock.now_ms()), qos=1, retain=True)
 
-    def _client(self, will: bytes) -> aiomqtt.Client:
-        return aiomqtt.Client(
+    def _client(self, will: bytes) -> "_Client":
+        is_version_5 = self._uplink.mqtt_version == "5"
+        return _Client(
             self._uplink.host,
             self._uplink.port,
+            protocol=aiomqtt.ProtocolVersion.V5 if is_version_5 else aiomqtt.ProtocolVersion.V311,
             username=self._uplink.username,
             password=self._uplink.password(),
             identifier=f"forewarn-{self._node.tenant}-{self._node.node}",
             # A command that comes while the link is down waits at the broker.
-            clean_session=False,
-            keepalive=self._uplink.keep_alive_seconds,
+            clean_session=None if is_version_5 else False,
+            clean_start=False if is_version_5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            properties=_session_expiry() if is_version_5 else None,
+            keepalive=int(self._uplink.keep_alive_seconds * KEEP_ALIVE_SHARE),
             tls_context=self._uplink.tls_context(),
             will=aiomqtt.Will(self._topic("presence"), will, qos=1, retain=True),
         )
 
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        answers = await client.subscribe([(self._topic("ack"), 1), (self._topic("command"), 1)])
+        refused = [code for code in answers if (code.value if isinstance(code, ReasonCode) else code) >= 0x80]
+        if refused:
+            raise SubscriptionRefusedError(f"subscription refused: {refused[0]}")
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
-    async def _send_until_stopped(self, client: aiomqtt.Client) -> None:
+    async def _send_until_stopped(self, client: "_Client") -> None:
         while not self._stopping.is_set():
             self._news.clear()
             await self._resend_what_stalled()
             if not await self._send_most_urgent(client):
                 await self._wait_for_news()
 
-    async def _send_most_urgent(self, client: aiomqtt.Client) -> bool:
-        """Publish one message of the most urgent lane that has one to send and room for it; False if none has."""
-        for lane in _LANES_BY_URGENCY:
-            chunk = await self._next_chunk(lane)
-            if chunk is not None:
-                payload = wire.encode_message(self._outbox.epoch, chunk.seq, chunk.bodies)
-                # No timeout: on a slow link a message may take long; a dead link ends the session by keep-alive.
-                await client.publish(self._topic(lane), payload, qos=1, timeout=float("inf"))
-                return True
-        return False
-
-    async def _next_chunk(self, lane: wire.Lane) -> Chunk | None:
-        progress = self._lanes[lane]
-        for gap in await self._outbox.read_gaps(lane, progress.gap_seq):
-            progress.gap_seq = gap.last_seq
-            return gap
-        if progress.sent_seq - progress.acknowledged_seq >= WINDOW_RECORDS:
-            return None
-        chunk = await self._outbox.read(lane, progress.sent_seq)
-        if chunk is not None:
-            if progress.sent_seq <= progress.acknowledged_seq:
-                progress.moved_at = time.monotonic()
-            progress.sent_seq = chunk.last_seq
-        return chunk
+    async def _send_most_urgent(self, client: "_Client") -> bool:
+        """Publish one message, the most urgent that there is; False if there is none or none may be sent now."""
+        now_s = self._clock.monotonic()
+        reads = [read for progress in self._lanes.values() for read in progress.reads(self._pace, now_s)]
+        old_before_ms = self._clock.now_ms() - HISTORICAL_MS
+        found = await self._outbox.first_of(reads, max_bytes=self._size.limit_bytes, old_before_ms=old_before_ms)
+        if found is None:
+            return False
+        read, chunk = found
+        now_s = self._clock.monotonic()
+        self._lanes[read.lane].sent(read, chunk, self._pace, now_s)
+        historical = chunk.spooled_at_ms < old_before_ms
+        payload = wire.encode_message(chunk.epoch, chunk.seq, chunk.bodies, historical=historical)
+        await client.publish(self._topic(read.lane), payload, qos=1, timeout=UNANSWERED_SECONDS)
+        self._size.took(len(payload), self._clock.monotonic() - now_s)
+        if client.refusal is not None:
+            raise PublicationRefusedError(client.refusal)
+        return True
 
     async def _resend_what_stalled(self) -> None:
+        now_s = self._clock.monotonic()
         for lane, progress in self._lanes.items():
-            waiting = progress.sent_seq > progress.acknowledged_seq
-            if waiting and time.monotonic() - progress.moved_at >= self._uplink.resend_after_seconds:
+            if progress.is_stalled(now_s, self._uplink.resend_after_seconds):
                 event(log, logging.WARNING, "resend", lane=lane, after_seq=progress.acknowledged_seq)
-                progress.start_over(await self._outbox.acknowledged_seq(lane))
+                progress.start_over((await self._outbox.ends())[lane].acknowledged_seq, now_s)
 
     async def _wait_for_news(self) -> None:
+        longest = min(1.0, self._uplink.resend_after_seconds)
+        if self._pace.available(now_s := self._clock.monotonic()) < 1:
+            longest = min(longest, self._pace.wait_seconds(now_s))
         try:
-            await asyncio.wait_for(self._news.wait(), min(1.0, self._uplink.resend_after_seconds))
+            await asyncio.wait_for(self._news.wait(), longest)
         except TimeoutError:
             return
 
@@ -191,13 +227,18 @@ class UplinkConnection:
                 event(log, logging.WARNING, "bad_control_message", topic=message.topic.value, reason=error)
 
     async def _on_ack(self, ack: wire.Ack) -> None:
-        if not await self._outbox.acknowledge(ack):
+        received_s = self._clock.monotonic()
+        last_seq = await self._outbox.acknowledge(ack)
+        if last_seq is None:
             return
-        progress = self._lanes[ack.lane]
-        progress.acknowledged_seq = ack.seq
-        progress.sent_seq = max(progress.sent_seq, ack.seq)
-        progress.moved_at = time.monotonic()
-        self._failures = 0
+        sent_s = self._lanes[ack.lane].acknowledged(ack.seq, last_seq, received_s)
+        if ack.at is not None and sent_s is not None:
+            self._clock.cloud.note(at_ms=ack.at, sent_s=sent_s, received_s=received_s)
+        configured = self._uplink.replay_records_per_s
+        advised = configured if ack.replay_records_per_s is None else max(1, ack.replay_records_per_s)
+        self._pace.change(min(configured, advised), received_s)
+        self.acknowledged_at_s = received_s
+        self.link.progressed()
         self._news.set()
 
     # --- who we are -------------------------------------------------------------------------------------------------
@@ -205,15 +246,15 @@ class UplinkConnection:
     def _topic(self, channel: wire.Channel) -> str:
         return wire.topic(self._node.tenant, self._node.node, channel)
 
-    async def _birth(self, at_ms: int) -> bytes:
-        lanes = list(self._lanes)
+    def _birth(self, at_ms: int, ends: Mapping[wire.Lane, Ends]) -> bytes:
         return wire.encode_control(
             wire.Presence(
                 schema=wire.SCHEMA,
                 state="online",
                 at=at_ms,
-                epochs=dict.fromkeys(lanes, self._outbox.epoch),
-                first_seqs={lane: await self._outbox.first_seq(lane) for lane in lanes},
+                epochs=dict.fromkeys(ends, self._outbox.epoch),
+                first_seqs={lane: of_lane.first_seq for lane, of_lane in ends.items()},
+                acknowledged={lane: of_lane.acknowledged_seq for lane, of_lane in ends.items()},
                 version=__version__,
                 assets=self._assets,
             )
@@ -229,13 +270,23 @@ class UplinkConnection:
             return
 
 
-def backoff_seconds(failures: int, longest: float, chance: float) -> float:
-    """How long to wait after so many failures in a row: full jitter, `chance` within 0..1 picks from the range.
+class _Client(aiomqtt.Client):
+    """Remembers, too, what the broker's receipt says; MQTT 5 knows receipts that refuse."""
 
-    A link that comes back after an outage is met by all its nodes at once; the jitter spreads them.
-    """
-    ceiling = min(longest, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 32))
-    return chance * ceiling
+    refusal: ReasonCode | None = None
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        if reason_code.is_failure:
+            self.refusal = reason_code
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def _session_expiry() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+    return properties
 
 
 def _innermost(error: BaseException) -> BaseException:

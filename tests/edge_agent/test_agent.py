@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forewarn_edge_agent.lanes import WINDOW_RECORDS
 from forewarn_edge_agent.spool import Batch, Spool
-from forewarn_edge_agent.uplink import WINDOW_RECORDS
 from forewarn_models import wire
 from tests.conftest import Broker, free_port, wait_until
 from tests.edge_agent.conftest import (

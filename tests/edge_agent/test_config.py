@@ -47,6 +47,8 @@ def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
         "keep_alive",
         "reconnect",
         "resend",
+        "replay",
+        "mqtt_version",
         "max_meb",
         "checkpoint",
         "baseline",

@@ -290,9 +290,19 @@ class Spool:
         return self.read_range(lane, first_seq, wire.MAX_SEQ, max_records=max_records, max_bytes=max_bytes)
 
     def read_range(
-        self, lane: wire.Lane, first_seq: int, last_seq: int, *, max_records: int, max_bytes: int
+        self,
+        lane: wire.Lane,
+        first_seq: int,
+        last_seq: int,
+        *,
+        max_records: int,
+        max_bytes: int,
+        old_before_ms: int = 0,
     ) -> Chunk | None:
-        """The next consecutive records held within a range, acknowledged or not, at least one, or None if none is."""
+        """The next consecutive records held within a range, acknowledged or not, at least one, or None if none is.
+
+        Those spooled before `old_before_ms` do not come together with newer ones.
+        """
         rows = self._connection.execute(
             f"SELECT seq, spooled_at_ms, body FROM {lane} WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?",
             (first_seq, last_seq, max_records),
@@ -301,6 +311,8 @@ class Spool:
         for seq, spooled_at_ms, body in rows:
             first, size = first or seq, size + len(body)
             if bodies and (seq != first + len(bodies) or size > max_bytes):
+                break
+            if bodies and (spooled_at_ms < old_before_ms) != (at_ms < old_before_ms):
                 break
             at_ms = spooled_at_ms
             bodies.append(body)

@@ -1,0 +1,134 @@
+"""What to send next, and what has to be sent again. Pure: no I/O, no clock of its own.
+
+Advisories go first, and what tells of a gap before everything else of its lane: the cloud acknowledges nothing beyond
+an untold hole. Telemetry goes in the order of its sequence until the cloud answers and turns out to be behind; from
+then on what is recorded, live, goes beside the backlog, three messages for one, so that neither waits for the other.
+The backlog keeps to a pace. Last come records that the cloud asked for once more.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from forewarn_edge_agent.pacing import Pace
+from forewarn_edge_agent.spool import Chunk
+from forewarn_models import wire
+
+WINDOW_RECORDS: Final = 2000
+"""How many records of a lane's backlog may be on their way."""
+BEHIND_RECORDS: Final = wire.MAX_RECORDS
+"""With more than one message to catch up, live telemetry goes its own way."""
+LIVE_IN_A_ROW: Final = 3
+LANES_BY_URGENCY: Final[tuple[wire.Lane, ...]] = ("advisory", "telemetry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What may be sent next, if the spool has it: records of `after_seq` < sequence <= `up_to_seq`."""
+
+    lane: wire.Lane
+    after_seq: int
+    up_to_seq: int = wire.MAX_SEQ
+    max_records: int = wire.MAX_RECORDS
+    way: str = "backlog"
+    """gap, backlog or live."""
+
+
+class LaneProgress:
+    """How far a lane has come in this session. `last_seq`: what the spool holds when the session begins."""
+
+    def __init__(self, lane: wire.Lane) -> None:
+        self.lane = lane
+        self.acknowledged_seq = 0
+        self.sent_seq = 0
+        self.gap_seq = 0
+        self.live_from: int | None = None
+        """First record that goes the live way, beside the backlog; None while all goes in order."""
+        self.live_seq = 0
+        """Last record sent that way."""
+        self.moved_at_s = 0.0
+        self._sent_before = 0
+        """Up to here a record may have been sent once already: how long its answer took is not known."""
+        self._sent_at: deque[tuple[int, int, float]] = deque()
+        """First and last record of each message that went in order, and when."""
+        self._live_in_a_row = 0
+
+    def start_over(self, acknowledged_seq: int, now_s: float, *, last_seq: int | None = None) -> None:
+        """Send again what is not acknowledged: after a stall, or in a new session (`last_seq`: of the spool)."""
+        self._sent_before = max(self._sent_before, self.sent_seq, self.live_seq, last_seq or 0)
+        self.acknowledged_seq = self.sent_seq = self.gap_seq = acknowledged_seq
+        self.live_from, self.live_seq = None, 0
+        self.moved_at_s = now_s
+        self._sent_at.clear()
+
+    def reads(self, pace: Pace, now_s: float) -> Iterator[Read]:
+        """What to try, the most urgent first."""
+        yield Read(lane=self.lane, after_seq=self.gap_seq, way="gap")
+        backlog = self._backlog(pace, now_s)
+        if self.live_from is None:
+            yield from backlog
+            return
+        live = Read(lane=self.lane, after_seq=max(self.live_seq, self.live_from - 1), way="live")
+        if self._live_in_a_row >= LIVE_IN_A_ROW:
+            yield from backlog
+            yield live
+        else:
+            yield live
+            yield from backlog
+
+    def _backlog(self, pace: Pace, now_s: float) -> list[Read]:
+        room = WINDOW_RECORDS - (self.sent_seq - self.acknowledged_seq)
+        if self.lane == "telemetry":
+            room = min(room, pace.available(now_s))
+        up_to = wire.MAX_SEQ if self.live_from is None else self.live_from - 1
+        if room < 1 or self.sent_seq >= up_to:
+            return []
+        most = min(wire.MAX_RECORDS, room)
+        return [Read(lane=self.lane, after_seq=self.sent_seq, up_to_seq=up_to, max_records=most)]
+
+    def sent(self, read: Read, chunk: Chunk, pace: Pace, now_s: float) -> None:
+        """What a read brought is on its way."""
+        if read.way == "gap":
+            self.gap_seq = chunk.last_seq
+            return
+        if read.way == "live":
+            self.live_seq = chunk.last_seq
+            self._live_in_a_row += 1
+            return
+        if chunk.seq > self._sent_before:
+            self._sent_at.append((chunk.seq, chunk.last_seq, now_s))
+        self._live_in_a_row = 0
+        if self.sent_seq <= self.acknowledged_seq:
+            self.moved_at_s = now_s
+        self.sent_seq = chunk.last_seq
+        if self.lane == "telemetry":
+            pace.take(len(chunk.bodies))
+        self._join()
+
+    def acknowledged(self, seq: int, last_seq: int, now_s: float) -> float | None:
+        """The cloud has committed everything up to `seq`; the spool holds records up to `last_seq`.
+
+        Returns when the record `seq` was sent, None where that is not known for sure.
+        """
+        sent_at_s = None
+        while self._sent_at and self._sent_at[0][0] <= seq:
+            first, last, at_s = self._sent_at.popleft()
+            sent_at_s = at_s if first <= seq <= last else None
+        self.acknowledged_seq = seq
+        self.sent_seq = max(self.sent_seq, seq)
+        self.moved_at_s = now_s
+        self._join()
+        if self.live_from is None and self.lane == "telemetry" and last_seq - self.sent_seq > BEHIND_RECORDS:
+            self.live_from = last_seq + 1
+        return sent_at_s
+
+    def is_stalled(self, now_s: float, patience_seconds: float) -> bool:
+        """Whether something was sent and nothing acknowledged for so long."""
+        return self.sent_seq > self.acknowledged_seq and now_s - self.moved_at_s >= patience_seconds
+
+    def _join(self) -> None:
+        """The backlog has caught up with where the live way began."""
+        if self.live_from is not None and self.sent_seq >= self.live_from - 1:
+            self.sent_seq = max(self.sent_seq, self.live_seq)
+            self.live_from = None
