@@ -24,6 +24,7 @@ from forewarn_edge_agent.sources import Deliveries, Delivery, Refusal
 log = logging.getLogger(__name__)
 
 _RECONNECT_MAX_SECONDS = 30
+_JOIN_SECONDS = 5.0
 
 
 class MqttSource:
@@ -56,7 +57,10 @@ class MqttSource:
         finally:
             client.on_message = None
             try:
-                await deliveries.join()  # what was taken is acknowledged before the connection is closed
+                # What was taken is acknowledged before the connection is closed. Where it is not, because the part that
+                # takes it has failed, the agent must still come to its end.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(deliveries.join(), _JOIN_SECONDS)
             finally:
                 if self._handing_over is not None:
                     self._handing_over.cancel()  # or the network thread would wait for ever
