@@ -17,12 +17,12 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
+from forewarn_cloud.adapters.sql.bulk import has_key, insert_many
 from forewarn_cloud.adapters.sql.engine import retrying, writing
 from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.repositories import SqlRecords
@@ -166,9 +166,8 @@ class SqlLedgerTransaction:
     def _rows(
         self, table: Table, columns: Sequence[Column[Any]], keys: Collection[Any], *, lock: bool = False
     ) -> Iterator[Any]:
-        wanted = list(keys)
-        for start in range(0, len(wanted), _KEYS_A_QUERY):
-            query = select(table).where(tuple_(*columns).in_(wanted[start : start + _KEYS_A_QUERY]))
+        if keys:
+            query = select(table).where(has_key(self.connection.dialect.name, columns, keys))
             yield from self.connection.execute(query.with_for_update() if lock else query)
 
     def _digests(self, table: Table, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
@@ -272,9 +271,8 @@ class SqlLedgerTransaction:
                 ),
             },
         )
-        self.connection.execute(
-            added, [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
-        )
+        rows = [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
+        insert_many(self.connection, added, rows)
 
     def _insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
@@ -347,9 +345,14 @@ def _refusal_row(refusal: Refusal, at: int) -> Row:
 
 
 def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Row:
-    return dict(zip(_LANE, lane, strict=True)) | {
+    tenant, node, name, epoch = lane
+    return {
+        "tenant": tenant,
+        "node": node,
+        "lane": name,
+        "epoch": epoch,
         "contiguous_seq": change.progress.contiguous,
-        "ahead": [list(pair) for pair in change.progress.ahead],
+        "ahead": msgspec.json.encode(change.progress.ahead).decode(),
         "records_stored": change.stored,
         "records_quarantined": change.quarantined,
         "first_at": at,

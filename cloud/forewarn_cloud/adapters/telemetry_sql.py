@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select
 
+from forewarn_cloud.adapters.sql.bulk import insert_many
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.telemetry_codec import decode_columns, encode_columns
 from forewarn_cloud.series import series
@@ -21,7 +22,7 @@ class SqlTelemetry:
 
     def append(self, records: Sequence[TelemetryRecord]) -> None:
         if records:
-            self.connection.execute(insert(blocks), [_row(record) for record in records])
+            insert_many(self.connection, insert(blocks), [_row(record) for record in records])
 
     def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
         wanted, found = list(seqs), dict[int, bytes]()

@@ -29,6 +29,7 @@ from forewarn_cloud.ingest.progress import (
     Progress,
     Range,
     advance,
+    extend,
     missing_below,
     ranges_of,
     subtract,
@@ -252,7 +253,7 @@ class _Judging:
         if len(change.progress.ahead) >= MAX_HOLES and seq > change.progress.contiguous + wire.MAX_RECORDS:
             return
         self.digests[lane, seq] = received.digest
-        self.received[lane].append((seq, seq))
+        extend(self.received[lane], seq)
         try:
             self._store(lane, received)
             change.stored += 1

@@ -1,5 +1,7 @@
 """What was delivered by the broker, and what it turned out to be."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from forewarn_models import wire
@@ -28,14 +30,16 @@ class LaneMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     lane: LaneKey
     message: wire.Message
 
+    assets: frozenset[AssetKey]
+    """Whom the records are about."""
+
     @property
     def node(self) -> NodeKey:
         return self.lane[:2]
 
     @property
-    def assets(self) -> set[AssetKey]:
-        records = (received.record for received in self.message.records)
-        return {(self.lane[0], r.asset) for r in records if isinstance(r, wire.Telemetry | wire.Advisory)}
+    def telemetry(self) -> Iterator[wire.Telemetry]:
+        return (received.record for received in self.message.records if isinstance(received.record, wire.Telemetry))
 
 
 class ControlMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -76,7 +80,8 @@ def _read_body(delivery: Delivery, address: wire.Address, node: NodeKey, now_ms:
             if delivery.retained:
                 return None
             message = wire.decode_message(lane, delivery.payload, now_ms=now_ms)
-            return LaneMessage(delivery=delivery, lane=(*node, lane, message.epoch), message=message)
+            assets = frozenset([(address.tenant, name) for name in _assets(message)])
+            return LaneMessage(delivery=delivery, lane=(*node, lane, message.epoch), message=message, assets=assets)
         case "presence":
             presence = wire.decode_control(delivery.payload, wire.Presence)
             return ControlMessage(delivery=delivery, node=node, body=presence)
@@ -85,3 +90,9 @@ def _read_body(delivery: Delivery, address: wire.Address, node: NodeKey, now_ms:
             return ControlMessage(delivery=delivery, node=node, body=reply)
         case channel:
             raise wire.WireError(f"topic: {channel} goes down to the nodes, not up")
+
+
+def _assets(message: wire.Message) -> Iterator[str]:
+    for received in message.records:
+        if isinstance(received.record, wire.Telemetry | wire.Advisory):
+            yield received.record.asset

@@ -17,8 +17,13 @@ class Progress:
     contiguous: int = 0
     ahead: tuple[Range, ...] = ()
 
+    @property
+    def last(self) -> int:
+        """The highest that is received."""
+        return self.ahead[-1][1] if self.ahead else self.contiguous
+
     def has(self, seq: int) -> bool:
-        return seq <= self.contiguous or any(first <= seq <= last for first, last in self.ahead)
+        return seq <= self.contiguous or (bool(self.ahead) and within(self.ahead, seq))
 
 
 def advance(progress: Progress, received: Iterable[Range]) -> Progress:
@@ -31,6 +36,14 @@ def advance(progress: Progress, received: Iterable[Range]) -> Progress:
         else:
             merged.append((first, last))
     return Progress(contiguous=merged[0][1], ahead=tuple(merged[1:]))
+
+
+def extend(ranges: list[Range], seq: int) -> None:
+    """Add one record: to the last range if it comes next, else as a range of its own."""
+    if ranges and ranges[-1][1] == seq - 1:
+        ranges[-1] = (ranges[-1][0], seq)
+    else:
+        ranges.append((seq, seq))
 
 
 def ranges_of(progress: Progress) -> tuple[Range, ...]:

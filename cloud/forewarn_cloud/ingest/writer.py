@@ -243,11 +243,12 @@ def _declared(birth: ControlMessage) -> set[AssetKey]:
 
 
 def _signals(lanes: Sequence[LaneMessage]) -> dict[AssetKey, set[str]]:
+    layouts = {
+        ((message.lane[0], record.asset), tuple(record.signals)) for message in lanes for record in message.telemetry
+    }
     found = dict[AssetKey, set[str]]()
-    for message in lanes:
-        for received in message.message.records:
-            if isinstance(received.record, wire.Telemetry):
-                found.setdefault((message.lane[0], received.record.asset), set()).update(received.record.signals)
+    for asset, names in layouts:
+        found.setdefault(asset, set()).update(names)
     return found
 
 
@@ -257,10 +258,11 @@ def _digests_of_repeats(
     """The digests of what counts as received, and the lanes in which some of it has none: it may be in a gap."""
     repeats = dict[LaneKey, set[int]]()
     for message in lanes:
-        known = progress.get(message.lane, Progress())
-        again = {received.seq for received in message.message.records if known.has(received.seq)}
-        if again:
-            repeats.setdefault(message.lane, set()).update(again)
+        known = progress.get(message.lane)
+        if known is not None and message.message.seq <= known.last:
+            again = {received.seq for received in message.message.records if known.has(received.seq)}
+            if again:
+                repeats.setdefault(message.lane, set()).update(again)
     found = {
         (lane, seq): digest for lane, seqs in repeats.items() for seq, digest in ledger.digests(lane, seqs).items()
     }

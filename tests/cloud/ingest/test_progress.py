@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forewarn_cloud.ingest.progress import Progress, Range, advance, missing_below, ranges_of, subtract, union
+from forewarn_cloud.ingest.progress import Progress, Range, advance, extend, missing_below, ranges_of, subtract, union
 
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -55,3 +55,13 @@ def test_a_hole_holds_the_acknowledgement_back() -> None:
     progress = advance(Progress(contiguous=5), [(8, 9)])
     assert progress == Progress(contiguous=5, ahead=((8, 9),))
     assert advance(progress, [(6, 7)]) == Progress(contiguous=9)
+
+
+@given(st.lists(st.integers(1, 40), max_size=30))
+def test_records_added_one_by_one_are_the_ranges_they_make(seqs: list[int]) -> None:
+    received = list[Range]()
+    for seq in seqs:
+        extend(received, seq)
+    progress = advance(Progress(), received)
+    assert [seq for seq in range(1, 41) if progress.has(seq)] == sorted(set(seqs))
+    assert progress.last == max(seqs, default=0)
