@@ -23,6 +23,7 @@ from forewarn_cloud.clock import Clock, SystemClock
 from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
 from forewarn_cloud.ingest.pipeline import Ingest
+from forewarn_cloud.ingest.quota import Limits
 from forewarn_cloud.notifications.delivery import Sender
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.service.chain import Chain
@@ -138,6 +139,7 @@ def make_ingest(
         clock=clock,
         tenant=settings.tenant,
         ca_file=settings.broker_ca_file,
+        limits=Limits(records_per_s=settings.node_records_per_s, bytes_per_s=settings.node_bytes_per_s),
     )
 
 
@@ -155,6 +157,7 @@ def make_workers(
         "revisits": Revisits(transactions=transactions, chain=chain).run,
         "relay": make_relay(settings, engine, clock, mail_server(smtp_url)).run,
         "downlink": Downlink(commands=SqlCommands(engine), publish=ingest.publish, clock=clock).run,
+        "connection watch": ingest.watch,
         "holes": HoleWatch(resends=SqlResends(engine), clock=clock).run,
     }
 

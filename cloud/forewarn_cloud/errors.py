@@ -37,7 +37,14 @@ class Invalid(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """The database cannot serve this now; the same request may succeed later (HTTP 503). Nothing was changed."""
+    """The database cannot serve this now; the same request may succeed later (HTTP 503). Nothing was changed.
+
+    `is_outage`: it can serve nothing of that kind, whatever is asked: the disk is full or gone, the server stops.
+    Else it may be the request that is at fault."""
+
+    def __init__(self, message: str = "", *, is_outage: bool = True) -> None:
+        super().__init__(message)
+        self.is_outage = is_outage
 
 
 class Contended(Unavailable):

@@ -50,6 +50,9 @@ class Settings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
     tenant: Identifier = "local"
     instance: Identifier = "main"
+    node_records_per_s: Annotated[int, Field(ge=1)] = 20_000
+    node_bytes_per_s: Annotated[int, Field(ge=1024)] = 33_554_432
+    silent_after_minutes: Annotated[float, Field(gt=0)] = 10.0
     policy_file: Path | None = None
     smtp_url: str | None = None
     mail_from: str = "forewarn@localhost"

@@ -23,11 +23,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.bulk import has_key, insert_many
-from forewarn_cloud.adapters.sql.engine import retrying, writing
+from forewarn_cloud.adapters.sql.engine import is_unique_violation, retrying, writing
 from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.repositories import SqlRecords
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.entities import AuditNote
+from forewarn_cloud.errors import Contended, Unavailable
 from forewarn_cloud.ingest.ledger import (
     Asked,
     Changes,
@@ -51,6 +52,7 @@ Telemetry = Callable[[Connection], TelemetryStore]
 """In the transaction of a connection."""
 QUARANTINE_ROWS: Final = 10_000
 """Kept for each tenant; beyond that the oldest go."""
+UNIQUE_TRIES: Final = 4
 _KEYS_A_QUERY: Final = 500
 
 
@@ -63,11 +65,28 @@ class SqlLedger:
     telemetry: Telemetry = SqlTelemetry
 
     def run(self, work: Callable[[LedgerTransaction], T]) -> T:
+        taken = 0
+
         def once() -> T:
-            with writing(self.engine) as connection:
-                return work(SqlLedgerTransaction(connection, self.quarantine_rows, self.telemetry))
+            nonlocal taken
+            try:
+                with writing(self.engine) as connection:
+                    return work(SqlLedgerTransaction(connection, self.quarantine_rows, self.telemetry))
+            except Contended as error:
+                taken += is_unique_violation(error)
+                if taken < UNIQUE_TRIES or error.__cause__ is None:
+                    raise
+                raise error.__cause__ from None  # nobody else takes that key each time: it is in the batch
 
         return retrying(once)
+
+    def serves(self) -> bool:
+        try:
+            with writing(self.engine) as connection:
+                connection.execute(select(1))
+        except Unavailable:
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ interpreter to another thread, which a busy one returns only milliseconds later.
 
 import contextlib
 import ssl
+import time
 from collections.abc import Callable
-from socket import socket
+from socket import SHUT_RDWR, socket
 from typing import Any, Final, cast
 
 import paho.mqtt.client as paho
@@ -20,6 +21,8 @@ class BufferedSocket:
     """What paho wants of a socket. `flush` what was sent; `pending` bytes can be received without waiting."""
 
     def __init__(self, inner: socket) -> None:
+        self.heard_at = time.monotonic()
+        """When the other end last sent something."""
         self._inner = inner
         self._received = b""
         self._read = 0
@@ -29,6 +32,7 @@ class BufferedSocket:
         """Raises what the socket raises, BlockingIOError where nothing has come."""
         if self._read == len(self._received):
             self._received, self._read = self._inner.recv(RECEIVE_BYTES), 0
+            self.heard_at = time.monotonic()
         piece = self._received[self._read : self._read + size]
         self._read += len(piece)
         return piece
@@ -50,6 +54,11 @@ class BufferedSocket:
     @property
     def wants_write(self) -> bool:
         return bool(self._unsent)
+
+    def abort(self) -> None:
+        """Whoever waits for something to receive is told that nothing will come."""
+        with contextlib.suppress(OSError):
+            self._inner.shutdown(SHUT_RDWR)
 
     def close(self) -> None:
         self.flush()

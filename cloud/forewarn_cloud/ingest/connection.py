@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,18 @@ _log = logging.getLogger(__name__)
 SUBSCRIPTIONS: Final = tuple(f"fw/v1/+/+/{channel}" for channel in ("telemetry", "advisory", "presence", "reply"))
 KEEP_ALIVE_SECONDS: Final = 30
 RECONNECT_SECONDS: Final = (1.0, 10.0)
+SILENT_KEEP_ALIVES: Final = 1.4
+"""A connection over which nothing comes for so many times the keep-alive, its own pings included, is half open."""
+STUCK_SECONDS: Final = 60.0
+"""A turn takes at most a second, an attempt to connect some more, a name server that does not answer half a minute."""
 STOP_SECONDS: Final = 6.0
 """Longer than a connection attempt may take."""
 _PACKETS_A_TURN: Final = 1000
 _TURN_SECONDS: Final = 1.0
 _PAUSED_SECONDS: Final = 0.05
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_GENERATIONS: Final = itertools.count(1)
+"""Of all connections there ever are: a receipt of one that was replaced is worth nothing to its successor."""
 
 
 class BrokerUrlError(ValueError):
@@ -69,7 +76,10 @@ class BrokerUrl:
 
 class BrokerConnection:
     """One MQTT session with a thread of its own. Reconnects by itself, and subscribes anew each time, because the
-    broker may have forgotten the session. Reads nothing while there is no `room`, and then the broker waits."""
+    broker may have forgotten the session. Reads nothing while there is no `room`, and then the broker waits.
+
+    A message that `on_delivery` cannot take is given to `on_failure` with the error; without it, the connection is made
+    anew and the message comes again."""
 
     def __init__(
         self,
@@ -77,18 +87,22 @@ class BrokerConnection:
         *,
         client_id: str,
         on_delivery: Callable[[Delivery], object],
+        on_failure: Callable[[Delivery, Exception], object] | None = None,
         room: Callable[[], bool] = lambda: True,
+        keep_alive_seconds: int = KEEP_ALIVE_SECONDS,
         ca_file: Path | None = None,
     ) -> None:
         self._url = url
         self._on_delivery = on_delivery
+        self._on_failure = on_failure
         self._room = room
+        self._keep_alive_seconds = keep_alive_seconds
+        self._turned_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest-connection", daemon=True)
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
-        self._generations = itertools.count(1)
         self._generation = 0
         self._subscribed = False
         client = BufferedClient(
@@ -109,7 +123,7 @@ class BrokerConnection:
         self._client = client
 
     def start(self) -> None:
-        self._client.connect_async(self._url.host, self._url.port, KEEP_ALIVE_SECONDS)
+        self._client.connect_async(self._url.host, self._url.port, self._keep_alive_seconds)
         self._thread.start()
 
     def stop(self) -> None:
@@ -118,13 +132,24 @@ class BrokerConnection:
         self._subscribed = False
         self._wake()
         self._thread.join(STOP_SECONDS)
-        self._waker.close()
-        self._woken.close()
+
+    def abandon(self) -> None:
+        """Leave a thread that does not come back to itself; what it may still receive is dropped, and comes again."""
+        self._stopping.set()
+        self._subscribed = False
+        if self._client.buffered is not None:
+            self._client.buffered.abort()
 
     @property
     def ready(self) -> bool:
         """Connected and subscribed."""
-        return self._subscribed
+        return self._subscribed and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread goes on: false once it has ended or is stuck."""
+        is_stuck = time.monotonic() - self._turned_at > STUCK_SECONDS
+        return self._thread.ident is None or (self._thread.is_alive() and not is_stuck)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """PUBACK those of this connection; those of an earlier one have lost their packet identifier."""
@@ -141,10 +166,20 @@ class BrokerConnection:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._keep_connected()
+        finally:
+            self._subscribed = False
+            for end in (self._waker, self._woken, self._client.buffered):
+                if end is not None:
+                    end.close()
+
+    def _keep_connected(self) -> None:
         first, longest = RECONNECT_SECONDS
         pause = first
         while not self._stopping.is_set():
             generation = self._generation
+            self._turned_at = time.monotonic()
             try:
                 self._client.reconnect()
                 self._serve()
@@ -165,12 +200,22 @@ class BrokerConnection:
 
     def _take_turn(self) -> None:
         """Wait for something to do, and do it. Where there is no room, the keep-alive goes on all the same."""
+        self._turned_at = time.monotonic()
         room = self._room()
-        self._wait(reads=room, seconds=_TURN_SECONDS if room else _PAUSED_SECONDS)
+        self._wait(reads=room, seconds=min(_TURN_SECONDS, self._keep_alive_seconds / 20) if room else _PAUSED_SECONDS)
         if room:
             self._client.read(packets=_PACKETS_A_TURN, room=self._room)
+            self._end_if_silent()
         self._client.write()
         self._client.loop_misc()
+
+    def _end_if_silent(self) -> None:
+        """The broker answers a ping after each keep-alive; where it does not, nobody is at the other end."""
+        line = self._client.buffered
+        if line is None or time.monotonic() - line.heard_at < SILENT_KEEP_ALIVES * self._keep_alive_seconds:
+            return
+        _log.warning("the broker at %s:%d is silent; connecting anew", self._url.host, self._url.port)
+        line.abort()
 
     def _wait(self, *, reads: bool, seconds: float) -> None:
         poll = select.poll()
@@ -190,7 +235,7 @@ class BrokerConnection:
         if reason.is_failure:
             _log.warning("the broker at %s:%d refused us: %s", self._url.host, self._url.port, reason)
             return
-        self._generation = next(self._generations)
+        self._generation = next(_GENERATIONS)
         _log.info("connected to the broker at %s:%d", self._url.host, self._url.port)
         client.subscribe([(topic, 1) for topic in SUBSCRIPTIONS])
 
@@ -214,5 +259,12 @@ class BrokerConnection:
             topic = message.topic
         except UnicodeDecodeError:
             topic = "(topic is not UTF-8)"
-        payload = bytes(message.payload)
-        self._on_delivery(Delivery(topic=topic, payload=payload, retained=message.retain, receipt=receipt))
+        delivery = Delivery(topic=topic, payload=bytes(message.payload), retained=message.retain, receipt=receipt)
+        if self._stopping.is_set():
+            return
+        try:
+            self._on_delivery(delivery)
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            self._on_failure(delivery, error)

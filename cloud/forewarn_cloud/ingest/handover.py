@@ -58,6 +58,15 @@ class HandOver:
         """Whether `put` would wait."""
         return len(self._waiting) >= MAX_MESSAGES or self._bytes >= MAX_BYTES
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def fill(self) -> float:
+        """0 empty, 1 full, by whichever of the bounds is nearer."""
+        return min(1.0, max(len(self._waiting) / MAX_MESSAGES, self._bytes / MAX_BYTES))
+
     def _batch_is_full(self) -> bool:
         return self._closed or len(self._waiting) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
 

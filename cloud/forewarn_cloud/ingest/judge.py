@@ -352,7 +352,7 @@ class _Judging:
         self._refuse(
             incoming,
             reason,
-            body=_body(received.record),
+            body=body_of(received.record),
             digest=received.digest,
             lane=incoming.lane,
             seq=received.seq,
@@ -374,7 +374,8 @@ def _telemetry(lane: LaneKey, received: wire.Received, record: wire.Telemetry) -
     )
 
 
-def _body(record: wire.Record | wire.Rejected) -> bytes:
+def body_of(record: wire.Record | wire.Rejected) -> bytes:
+    """As it came, or as we would send it."""
     if isinstance(record, wire.Rejected):
         return record.body
     if isinstance(record, wire.Telemetry):

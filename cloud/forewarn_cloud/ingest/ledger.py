@@ -175,3 +175,7 @@ class Ledger(Protocol):
             Unavailable: the database cannot serve. Nothing was changed.
         """
         ...
+
+    def serves(self) -> bool:
+        """Whether the database would begin a transaction that writes, now."""
+        ...

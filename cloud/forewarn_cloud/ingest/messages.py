@@ -61,6 +61,12 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 Incoming = LaneMessage | ControlMessage | Unreadable
 
 
+def sender_of(topic: str) -> tuple[str, str]:
+    """The tenant and node that a topic names; of one that names none, nobody."""
+    levels = topic.split("/", 4)
+    return (levels[2], levels[3]) if len(levels) == 5 else ("", "")
+
+
 def read_delivery(delivery: Delivery, *, now_ms: int) -> Incoming | None:
     """What a delivery says; None for one to be ignored: a message kept by the broker is no news on a lane."""
     try:

@@ -2,15 +2,19 @@
 
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Final, Protocol, TypeVar
 
+import msgspec
+
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.errors import Unavailable
+from forewarn_cloud.ingest.figures import IngestFigures
 from forewarn_cloud.ingest.handover import HandOver
-from forewarn_cloud.ingest.judge import Judgement, judge
+from forewarn_cloud.ingest.judge import Judgement, body_of, judge
 from forewarn_cloud.ingest.ledger import Changes, Facts, KnownNode, Ledger, LedgerTransaction, Refusal
 from forewarn_cloud.ingest.messages import (
     AssetKey,
@@ -20,9 +24,12 @@ from forewarn_cloud.ingest.messages import (
     LaneKey,
     LaneMessage,
     NodeKey,
+    Unreadable,
     read_delivery,
 )
 from forewarn_cloud.ingest.progress import Progress
+from forewarn_cloud.ingest.quota import Quota
+from forewarn_cloud.ingest.suspects import SEARCH_SECONDS, Suspects, by_sender, halves
 from forewarn_models import wire
 
 T = TypeVar("T")
@@ -35,6 +42,18 @@ MAX_HELD: Final = 1000
 MAX_WAITING_BIRTHS: Final = 1000
 MAX_KNOWN_SIGNALS: Final = 100_000
 OUTAGE_PAUSE_SECONDS: Final = (0.2, 10.0)
+MAX_TRIES: Final = 3
+"""Of what cannot be stored while the database would store other things."""
+MAX_RECORDS_GIVEN_UP_AN_HOUR: Final = 100
+"""Beyond that, it is not the records that are at fault: they are not received, and their nodes keep them."""
+ADVISE_AT_FILL: Final = 0.5
+"""How full the hand-over is when nodes are asked to send their backlogs more slowly."""
+MIN_ADVISED_RECORDS_PER_S: Final = 10
+_HOUR_SECONDS: Final = 3600.0
+
+
+class Recurring(Exception):
+    """What was asked of the database fails each time, while other things do not."""
 
 
 class Broker(Protocol):
@@ -63,8 +82,19 @@ class Writer:
     tenant: str
     stopping: Event
     hold_seconds: float = HOLD_SECONDS
+    quota: Quota = field(default_factory=Quota)
     serving: bool = True
     """Whether the database took the last batch."""
+    failed: deque[tuple[Delivery, Exception]] = field(default_factory=lambda: deque(maxlen=1000))
+    """Messages that could not even be handed over."""
+    set_aside: int = 0
+    _suspects: Suspects = field(default_factory=Suspects)
+    _given_up: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RECORDS_GIVEN_UP_AN_HOUR))
+    """When records were last given up."""
+    _late_acks: dict[LaneKey, tuple[float, wire.Ack]] = field(default_factory=dict)
+    _latest_error: Exception = field(default_factory=Exception)
+    _began: float | None = None
+    _records_per_s: float = 0.0
     _held: list[tuple[float, Delivery]] = field(default_factory=list)
     _births: dict[NodeKey, ControlMessage] = field(default_factory=dict)
     _known_signals: dict[AssetKey, frozenset[str]] = field(default_factory=dict)
@@ -72,11 +102,31 @@ class Writer:
     def run(self) -> None:
         while True:
             batch = self.handover.take(wait_seconds=0.2, fill_seconds=FILL_SECONDS)
-            if batch:
-                self._commit(batch, last_chance=len(self._held) >= MAX_HELD)
+            self._began = time.monotonic() if batch else None
+            others = self._suspects.sift(batch)
+            if others:
+                self._commit(others, last_chance=len(self._held) >= MAX_HELD)
             self._commit_held()
-            if not batch and self.stopping.is_set():
+            self._suspects.try_some(self._try_apart, self._give_up)
+            self._tell_failed()
+            self._send_late_acks()
+            self._began = None
+            if not batch and not self._suspects and self.stopping.is_set():
                 return
+
+    @property
+    def figures(self) -> IngestFigures:
+        """For other threads."""
+        began = self._began
+        return IngestFigures(
+            waiting_messages=self.handover.waiting,
+            fill=self.handover.fill,
+            lag_seconds=0.0 if began is None else time.monotonic() - began,
+            suspects=len(self._suspects),
+            set_aside=self.set_aside,
+            throttled=dict(self.quota.throttled),
+            let_go=dict(self.quota.let_go),
+        )
 
     def _commit_held(self) -> None:
         """Those that waited long enough. What still waits when the program stops is unacknowledged: it comes again."""
@@ -86,29 +136,91 @@ class Writer:
             self._held = [(until, delivery) for until, delivery in self._held if until > now]
             self._commit(due, last_chance=True)
 
-    def _commit(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
-        """Commit the batch; if that cannot be because of what is in it, by halves, to find the message to blame."""
+    def _commit(self, batch: Sequence[Delivery], *, last_chance: bool, until: float | None = None) -> None:
+        """Commit the batch; if that cannot be because of what is in it, by halves, to find the nodes to blame."""
+        until = until or time.monotonic() + SEARCH_SECONDS
         try:
             self._commit_whole(batch, last_chance=last_chance)
         except Unavailable:
             return  # only when stopping: unacknowledged, so it comes again
         except Exception as error:  # noqa: BLE001 - a poison message must not stop the others
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                self._commit(batch[:middle], last_chance=last_chance)
-                self._commit(batch[middle:], last_chance=last_chance)
-            else:
-                self._set_aside(batch[0], error)
+            if len(by_sender(batch)) == 1 or time.monotonic() > until:
+                _log.error("%d messages could not be stored and are set apart", len(batch), exc_info=error)
+                self._suspects.set_apart(batch)
+                return
+            for half in halves(batch):
+                self._commit(half, last_chance=last_chance, until=until)
+
+    def _try_apart(self, batch: Sequence[Delivery]) -> bool:
+        """Whether the batch is done with."""
+        try:
+            self._commit_whole(batch, last_chance=True)
+        except Unavailable:
+            return True
+        except Exception as error:  # noqa: BLE001 - told when it is known which message it is
+            self._latest_error = error
+            return False
+        return True
+
+    def _give_up(self, delivery: Delivery) -> None:
+        """A message that cannot be stored even alone: those of its records that can be are, the others are refused."""
+        try:
+            message = read_delivery(delivery, now_ms=self.clock.now_ms())
+            if not isinstance(message, LaneMessage):
+                raise self._latest_error
+            self._store_records(message)
+        except Unavailable:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this message's alone
+            self._set_aside(delivery, error)
+        else:
+            self.broker.acknowledge([delivery])
+
+    def _store_records(self, message: LaneMessage) -> None:
+        """By halves down to the records at fault, which are quarantined and count as received.
+
+        Raises:
+            Exception: one can be neither stored nor refused, or too many were refused in this hour.
+        """
+        try:
+            self._commit_incoming([message], self.clock.now_ms(), last_chance=True)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - halved until it is known which record it is
+            records = message.message.records
+            if len(records) == 1:
+                self._refuse_record(message, error)
+                return
+            for some in (records[: len(records) // 2], records[len(records) // 2 :]):
+                self._store_records(_with_records(message, some))
+
+    def _refuse_record(self, message: LaneMessage, error: Exception) -> None:
+        now = time.monotonic()
+        if len(self._given_up) == self._given_up.maxlen and now - self._given_up[0] < _HOUR_SECONDS:
+            raise error
+        self._given_up.append(now)
+        self.set_aside += 1
+        (received,) = message.message.records
+        _log.error("a record on %r could not be stored and is refused", message.delivery.topic, exc_info=error)
+        refused = wire.Rejected(reason=_reason(error), body=body_of(received.record))
+        record = wire.Received(seq=received.seq, digest=received.digest, record=refused)
+        self._commit_incoming([_with_records(message, (record,))], self.clock.now_ms(), last_chance=True)
 
     def _commit_whole(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
         at = self.clock.now_ms()
-        incoming = [read for delivery in batch if (read := read_delivery(delivery, now_ms=at)) is not None]
-        judgement = self._store(lambda ledger: self._judge_and_write(ledger, incoming, at, last_chance))
-        self._remember(judgement)
+        incoming = [read for delivery in batch if (read := _read(delivery, at)) is not None]
+        judgement = self._commit_incoming(incoming, at, last_chance=last_chance)
         held = set(map(id, judgement.held))
         self.broker.acknowledge([delivery for delivery in batch if id(delivery) not in held])
+
+    def _commit_incoming(self, incoming: Sequence[Incoming], at: int, *, last_chance: bool) -> Judgement:
+        began = time.monotonic()
+        judgement = self._store(lambda ledger: self._judge_and_write(ledger, incoming, at, last_chance))
+        self._remember(judgement)
+        self._charge(incoming, time.monotonic() - began)
         self._acknowledge_lanes(judgement.changes)
         _tell(judgement.changes.refusals)
+        return judgement
 
     def _judge_and_write(
         self, ledger: LedgerTransaction, incoming: Sequence[Incoming], at: int, last_chance: bool
@@ -122,33 +234,46 @@ class Writer:
         return judgement
 
     def _set_aside(self, delivery: Delivery, error: Exception) -> None:
-        """A message that our own code cannot handle: kept with the error, to be looked into and sent anew."""
+        """A message that our own code cannot handle: kept with the error, to be looked into and replayed. What was in
+        it is not received: its node still has it."""
         _log.error("a message on %r could not be stored and is set aside", delivery.topic, exc_info=error)
+        self.set_aside += 1
         refusal = Refusal(
             tenant=self.tenant,
             topic=delivery.topic.replace("\0", "")[:300],
-            reason=f"could not be stored: {type(error).__name__}"[:500],
+            reason=_reason(error),
             body=delivery.payload[: wire.MAX_MESSAGE_BYTES],
             digest=wire.digest(delivery.payload),
         )
         changes = Changes(at=self.clock.now_ms(), refusals=[refusal])
         try:
             self._store(lambda ledger: ledger.write(changes))
-        except Unavailable:
+        except (Unavailable, Recurring):
             return
         self.broker.acknowledge([delivery])
+
+    def _tell_failed(self) -> None:
+        while self.failed:
+            self._set_aside(*self.failed.popleft())
 
     def _store(self, work: Callable[[LedgerTransaction], T]) -> T:
         """Run it in a transaction, until the database can serve or the program stops.
 
         Raises:
             Unavailable: the program is stopping.
+            Recurring: the database can serve, but not this.
         """
         pause, longest = OUTAGE_PAUSE_SECONDS
+        tries = 0
         while True:
             try:
                 result = self.ledger.run(work)
             except Unavailable as error:
+                if not error.is_outage and self.ledger.serves():
+                    tries += 1
+                    if tries == MAX_TRIES:
+                        raise Recurring(str(error)) from error
+                    continue
                 if self.serving:
                     _log.warning("ingest waits for the database: %s", error)
                 self.serving = False
@@ -178,11 +303,72 @@ class Writer:
         for tenant, node, lane, epoch in judgement.new_epochs:
             _log.info("first records of %s/%s in the %s lane of epoch %s", tenant, node, lane, epoch)
 
+    # --- acknowledging, at the pace of the quota --------------------------------------------------------------------
+
+    def _charge(self, incoming: Sequence[Incoming], seconds: float) -> None:
+        records, sizes = Counter[NodeKey](), Counter[NodeKey]()
+        for message in incoming:
+            if message.node is not None:
+                records[message.node] += len(message.message.records) if isinstance(message, LaneMessage) else 1
+                sizes[message.node] += len(message.delivery.payload)
+        for node, count in records.items():
+            self.quota.charge(node, records=count, size=sizes[node])
+        self._records_per_s = records.total() / max(seconds, 1e-3)
+
     def _acknowledge_lanes(self, changes: Changes) -> None:
         """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
-        for (tenant, node, lane, epoch), change in changes.lanes.items():
-            ack = wire.Ack(lane=lane, epoch=epoch, seq=change.progress.contiguous, at=self.clock.now_ms())
-            self.broker.publish(wire.topic(tenant, node, "ack"), wire.encode_control(ack), qos=0)
+        crowded = self._crowded_records_per_s(len(changes.lanes))
+        for lane, change in changes.lanes.items():
+            node = lane[:2]
+            paces = [pace for pace in (crowded, self.quota.advised_records_per_s(node)) if pace is not None]
+            ack = wire.Ack(
+                lane=lane[2],
+                epoch=lane[3],
+                seq=change.progress.contiguous,
+                at=self.clock.now_ms(),
+                replay_records_per_s=min(paces, default=None),
+            )
+            wait = self.quota.wait_seconds(node)
+            if wait > 0:
+                self.quota.throttled[node[1]] += 1
+                due = self._late_acks.get(lane, (time.monotonic() + wait, ack))[0]
+                self._late_acks[lane] = (due, ack)
+            else:
+                self._late_acks.pop(lane, None)
+                self._publish_ack(lane, ack)
+
+    def _crowded_records_per_s(self, lanes: int) -> int | None:
+        """Each lane's share of what can be stored, when the hand-over fills: live records come first at the nodes."""
+        if self.handover.fill < ADVISE_AT_FILL:
+            return None
+        return max(MIN_ADVISED_RECORDS_PER_S, round(self._records_per_s / max(1, lanes)))
+
+    def _send_late_acks(self) -> None:
+        now = time.monotonic()
+        for lane in [lane for lane, (due, _) in self._late_acks.items() if due <= now]:
+            _, ack = self._late_acks.pop(lane)
+            self._publish_ack(lane, msgspec.structs.replace(ack, at=self.clock.now_ms()))
+
+    def _publish_ack(self, lane: LaneKey, ack: wire.Ack) -> None:
+        self.broker.publish(wire.topic(*lane[:2], "ack"), wire.encode_control(ack), qos=0)
+
+
+def _read(delivery: Delivery, at: int) -> Incoming | None:
+    """What a delivery says; one that our own code cannot read is unreadable, too."""
+    try:
+        return read_delivery(delivery, now_ms=at)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours with one message
+        _log.exception("a message on %r could not be read", delivery.topic)
+        return Unreadable(delivery=delivery, node=None, reason=f"could not be read: {type(error).__name__}")
+
+
+def _with_records(message: LaneMessage, records: tuple[wire.Received, ...]) -> LaneMessage:
+    some = msgspec.structs.replace(message.message, seq=records[0].seq, records=records)
+    return msgspec.structs.replace(message, message=some)
+
+
+def _reason(error: Exception) -> str:
+    return f"could not be stored: {type(error).__name__}"[:500]
 
 
 def _tell(refusals: Sequence[Refusal]) -> None:

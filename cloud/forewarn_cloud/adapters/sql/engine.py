@@ -83,7 +83,7 @@ def retrying(work: Callable[[], T], *, seconds: float = RETRY_SECONDS) -> T:
             return work()
         except Contended as error:
             if time.monotonic() + pause > deadline:
-                raise Unavailable(f"the database is busy: {error}") from error
+                raise Unavailable(f"the database is busy: {error}", is_outage=False) from error
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -106,7 +106,8 @@ def translated() -> Iterator[None]:
         if _is_contention(error.orig):
             raise Contended(str(error.orig)) from error
         if _is_outage(error):
-            raise Unavailable(f"the database cannot serve: {error.orig}") from error
+            is_outage = _concerns_everything(error.orig)
+            raise Unavailable(f"the database cannot serve: {error.orig}", is_outage=is_outage) from error
         raise
 
 
@@ -124,6 +125,20 @@ def _is_outage(error: DBAPIError) -> bool:
     return error.connection_invalidated or (
         isinstance(cause, psycopg.OperationalError) and (cause.sqlstate or "08")[:2] in ("08", "53", "57", "58")
     )
+
+
+def _concerns_everything(cause: BaseException | None) -> bool:
+    """Not of a connection that was lost or memory that ran out: it may be what was asked that did it."""
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG)
+    sqlstate = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+    return sqlstate is not None and sqlstate[:2] in ("53", "57", "58") and sqlstate != "53200"
+
+
+def is_unique_violation(error: BaseException) -> bool:
+    """Whether PostgreSQL says that a unique key is taken: by another transaction, or by ourselves each time."""
+    cause = getattr(error.__cause__, "orig", None)
+    return isinstance(cause, psycopg.Error) and cause.sqlstate == "23505"
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _record: Any) -> None:
