@@ -20,6 +20,8 @@ WINDOW_RECORDS: Final = 2000
 BEHIND_RECORDS: Final = wire.MAX_RECORDS
 """With more than one message to catch up, live telemetry goes its own way."""
 LIVE_IN_A_ROW: Final = 3
+LONGEST_PATIENCE_SECONDS: Final = 300.0
+"""While the cloud is away the broker holds for it what was sent: what is sent again only fills it up."""
 LANES_BY_URGENCY: Final[tuple[wire.Lane, ...]] = ("advisory", "telemetry")
 
 
@@ -48,6 +50,8 @@ class LaneProgress:
         self.live_seq = 0
         """Last record sent that way."""
         self.moved_at_s = 0.0
+        self._in_vain = 0
+        """Times in a row that it was sent again and nothing acknowledged, over all sessions."""
         self._sent_before = 0
         """Up to here a record may have been sent once already: how long its answer took is not known."""
         self._sent_at: deque[tuple[int, int, float]] = deque()
@@ -55,12 +59,17 @@ class LaneProgress:
         self._live_in_a_row = 0
 
     def start_over(self, acknowledged_seq: int, now_s: float, *, last_seq: int | None = None) -> None:
-        """Send again what is not acknowledged: after a stall, or in a new session (`last_seq`: of the spool)."""
+        """Send what is not acknowledged: in a new session (`last_seq`: of the spool), or again."""
         self._sent_before = max(self._sent_before, self.sent_seq, self.live_seq, last_seq or 0)
         self.acknowledged_seq = self.sent_seq = self.gap_seq = acknowledged_seq
         self.live_from, self.live_seq = None, 0
         self.moved_at_s = now_s
         self._sent_at.clear()
+
+    def send_again(self, acknowledged_seq: int, now_s: float) -> None:
+        """After a stall."""
+        self._in_vain += 1
+        self.start_over(acknowledged_seq, now_s)
 
     def reads(self, pace: Pace, now_s: float) -> Iterator[Read]:
         """What to try, the most urgent first."""
@@ -118,13 +127,15 @@ class LaneProgress:
         self.acknowledged_seq = seq
         self.sent_seq = max(self.sent_seq, seq)
         self.moved_at_s = now_s
+        self._in_vain = 0
         self._join()
         if self.live_from is None and self.lane == "telemetry" and last_seq - self.sent_seq > BEHIND_RECORDS:
             self.live_from = last_seq + 1
         return sent_at_s
 
     def is_stalled(self, now_s: float, patience_seconds: float) -> bool:
-        """Whether something was sent and nothing acknowledged for so long."""
+        """Whether something was sent and nothing acknowledged for so long: twice as long each time it was in vain."""
+        patience_seconds = min(patience_seconds * 2.0**self._in_vain, max(patience_seconds, LONGEST_PATIENCE_SECONDS))
         return self.sent_seq > self.acknowledged_seq and now_s - self.moved_at_s >= patience_seconds
 
     def _join(self) -> None:

@@ -201,7 +201,7 @@ class UplinkConnection:
         for lane, progress in self._lanes.items():
             if progress.is_stalled(now_s, self._uplink.resend_after_seconds):
                 event(log, logging.WARNING, "resend", lane=lane, after_seq=progress.acknowledged_seq)
-                progress.start_over((await self._outbox.ends())[lane].acknowledged_seq, now_s)
+                progress.send_again((await self._outbox.ends())[lane].acknowledged_seq, now_s)
 
     async def _wait_for_news(self) -> None:
         longest = min(1.0, self._uplink.resend_after_seconds)

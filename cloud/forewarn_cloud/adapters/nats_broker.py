@@ -27,7 +27,12 @@ MAX_PAYLOAD_BYTES: Final = 512 * 1024
 MAX_STORE_BYTES: Final = 2 * 1024**3
 MAX_LOG_BYTES: Final = 5 * 1024 * 1024
 ACK_WAIT_SECONDS: Final = 10
-MAX_UNACKNOWLEDGED: Final = 8192
+MAX_UNACKNOWLEDGED: Final = 2048
+"""Messages on their way to the ingest. All of them have to fit into what the broker may hold for it at once, also when
+each is as large as nodes make them: a broker that holds more cuts the ingest off, again and again."""
+MAX_PENDING_BYTES: Final = 512 * 1024**2
+WRITE_SECONDS: Final = 60
+"""How long the ingest may leave what is sent to it unread, as it does while its database is away."""
 START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 2.0
 RESTART_PAUSE_SECONDS: Final = (0.1, 5.0)
@@ -149,6 +154,8 @@ def _configuration(folder: Path, port: int) -> str:
             "logfile_size_limit": MAX_LOG_BYTES,
             "logfile_max_num": 3,
             "max_payload": MAX_PAYLOAD_BYTES,
+            "max_pending": MAX_PENDING_BYTES,
+            "write_deadline": f"{WRITE_SECONDS}s",
             "jetstream": {"store_dir": str(folder), "max_file_store": MAX_STORE_BYTES},
             "mqtt": {
                 "host": "127.0.0.1",

@@ -41,14 +41,21 @@ class Program:
     command: list[str]
     log: Path
     environment: Mapping[str, str]
+    ready_text: str = ""
+    """What it logs when it is ready."""
     ended_by_itself: list[int] = field(default_factory=list)
     """Exit statuses that were not our doing."""
     _process: "subprocess.Popen[bytes] | None" = None
+    held: bool = False
+    """Not started again until `release`."""
     _killed: bool = False
     _restart_at: float | None = None
+    _ready_at: float | None = None
+    _log_begins: int = 0
 
     def start(self) -> None:
         with self.log.open("ab") as log:
+            self._log_begins = log.tell()
             self._process = subprocess.Popen(
                 self.command,
                 cwd=REPOSITORY,
@@ -59,7 +66,7 @@ class Program:
                 start_new_session=True,  # Ctrl-C is for the harness; it stops the others in order
                 preexec_fn=_ending_with(os.getpid()),
             )
-        self._killed, self._restart_at = False, None
+        self._killed, self._restart_at, self._ready_at = False, None, None
 
     @property
     def pid(self) -> int | None:
@@ -75,13 +82,22 @@ class Program:
         self._process.wait()
         return True
 
+    def hold(self) -> None:
+        """SIGKILL it, and leave it like that."""
+        self.held = True
+        self.kill()
+
+    def release(self) -> None:
+        self.held = False
+        self.start()
+
     def send(self, kind: signal.Signals) -> None:
         if self.pid is not None:
             os.kill(self.pid, kind)
 
     def tend(self) -> None:
         """Start it again if it has ended and its pause is over."""
-        if self._process is None or self.pid is not None:
+        if self._process is None or self.held or self.pid is not None:
             return
         if self._restart_at is None:
             if not self._killed:
@@ -102,8 +118,20 @@ class Program:
             self._process.kill()
             return self._process.wait()
 
-    def has_logged(self, text: str) -> bool:
-        return self.log.exists() and text in self.log.read_text("utf-8", errors="replace")
+    @property
+    def ready_seconds(self) -> float:
+        """For how long it has been ready, 0.0 if it is not."""
+        if self.pid is None:
+            return 0.0
+        if self._ready_at is None and self.ready_text.encode() in self._said():
+            self._ready_at = time.monotonic()
+        return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
+
+    def _said(self) -> bytes:
+        """What it has logged since it was started."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_begins)
+            return log.read()
 
 
 @dataclass(kw_only=True)
@@ -120,6 +148,15 @@ class Fleet:
 
     def is_up(self, target: str) -> bool:
         return (self._nats_pid() if target == NATS else self.programs[target].pid) is not None
+
+    def ready_seconds(self, target: str) -> float:
+        """For how long it has been ready; the broker proper, for how long there has been one."""
+        if target != NATS:
+            return self.programs[target].ready_seconds
+        try:
+            return time.time() - self._nats_pid_file.stat().st_mtime if self.is_up(NATS) else 0.0
+        except OSError:
+            return 0.0
 
     def kill(self, target: str) -> bool:
         """Whether there was something to kill."""
@@ -152,20 +189,24 @@ class Fleet:
 
     def _nats_pid(self) -> int | None:
         """Of the broker proper, if it runs: its pid file outlives it."""
-        folder = self.plan.folder / "broker" / "broker"
         try:
-            pid = int((folder / "nats.pid").read_text())
+            pid = int(self._nats_pid_file.read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if str(folder / "nats.conf").encode() in command else None
+        return pid if str(self._nats_pid_file.with_name("nats.conf")).encode() in command else None
+
+    @property
+    def _nats_pid_file(self) -> Path:
+        return self.plan.folder / "broker" / "broker" / "nats.pid"
 
 
 @contextmanager
-def running_fleet(plan: Plan) -> Iterator[Fleet]:
+def running_fleet(plan: Plan, broker: Callable[[int], list[str]] | None = None) -> Iterator[Fleet]:
     """Everything started and ready; all of it is stopped at the end, whatever happens.
 
-    The machines begin to measure when their agents are started: the plan of the fleet says when that was.
+    The machines begin to measure when their agents are started: the plan of the fleet says when that was. `broker`:
+    the command of another broker than the embedded one, on a port.
 
     Raises:
         StartFailed: a program did not come up.
@@ -177,7 +218,7 @@ def running_fleet(plan: Plan) -> Iterator[Fleet]:
         fleet = Fleet(plan=plan, programs={}, links=links)
         _write_files(plan, links, web_port)
         try:
-            _start(fleet, broker_port)
+            _start(fleet, broker_port, broker or (lambda port: embedded_broker(plan, port)))
             yield fleet
         finally:
             # Not through broken links: what is left to send can be sent.
@@ -186,9 +227,12 @@ def running_fleet(plan: Plan) -> Iterator[Fleet]:
             fleet.stop()
 
 
-def _start(fleet: Fleet, broker_port: int) -> None:
+def embedded_broker(plan: Plan, port: int) -> list[str]:
+    return [program("forewarn-cloud"), "broker", "--data-dir", str(plan.folder / "broker"), "--port", str(port)]
+
+
+def _start(fleet: Fleet, broker_port: int, broker: Callable[[int], list[str]]) -> None:
     folder, cloud = fleet.plan.folder, [program("forewarn-cloud")]
-    broker = [*cloud, "broker", "--data-dir", str(folder / "broker"), "--port", str(broker_port)]
     up = [*cloud, "up", "--config", str(folder / "cloud.toml")]
     seeding = [*cloud, "seed", str(folder / "master-data.toml"), "--config", str(folder / "cloud.toml")]
     done = subprocess.run(
@@ -196,21 +240,24 @@ def _start(fleet: Fleet, broker_port: int) -> None:
     )
     if done.returncode != 0:
         raise StartFailed(f"the master data could not be loaded: {done.stdout}{done.stderr}")
-    _add(fleet, BROKER, broker)
-    _wait(fleet, BROKER, lambda: fleet.programs[BROKER].has_logged("broker mqtt://"))
-    _add(fleet, INGEST, up)
-    _wait(fleet, INGEST, lambda: fleet.programs[INGEST].has_logged("is up"))
+    _add(fleet, BROKER, broker(broker_port), "broker mqtt://")
+    _wait(fleet, BROKER, lambda: _accepts_connections(broker_port))
+    _add(fleet, INGEST, up, "is up")
+    _wait(fleet, INGEST, lambda: fleet.ready_seconds(INGEST) > 0)
     fleet.plan = replace(fleet.plan, began_ms=time.time_ns() // 1_000_000)
     plan_file = str(fleet.plan.save())
     for number, name in enumerate(fleet.agents):
-        _add(fleet, name, [sys.executable, "-m", "tests.faults.chaos.worker", plan_file, str(number)])
+        worker = [sys.executable, "-m", "tests.faults.chaos.worker", plan_file, str(number)]
+        _add(fleet, name, worker, "event=started")
     for name in fleet.agents:
-        _wait(fleet, name, lambda name=name: fleet.programs[name].has_logged("uplink_up"))  # type: ignore[misc]
+        _wait(fleet, name, lambda name=name: fleet.ready_seconds(name) > 0)  # type: ignore[misc]
 
 
-def _add(fleet: Fleet, name: str, command: list[str]) -> None:
+def _add(fleet: Fleet, name: str, command: list[str], ready_text: str) -> None:
     log = fleet.plan.folder / f"{name}.log"
-    fleet.programs[name] = Program(name=name, command=command, log=log, environment=_environment())
+    fleet.programs[name] = Program(
+        name=name, command=command, log=log, environment=_environment(), ready_text=ready_text
+    )
     fleet.programs[name].start()
 
 
@@ -321,6 +368,12 @@ def _environment() -> dict[str, str]:
     """Ours, without settings meant for other runs, and with one thread for numpy: the processes are many."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FOREWARN_")}
     return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _accepts_connections(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_ports(count: int) -> list[int]:

@@ -35,6 +35,7 @@ from tests.faults.chaos.schedule import BROKER, INGEST, Action, Fault, schedule
 
 TICK_SECONDS: Final = 0.05
 PROGRESS_SECONDS: Final = 10.0
+READY_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 300.0
 """Mostly the longest waits that are as they should be: a dead link is noticed after 45 s, a lease ends after 60 s."""
@@ -55,7 +56,11 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Chaos:
-    """Carries out a schedule on a fleet; `step` again and again. A kill whose victim is away waits for its return."""
+    """Carries out a schedule on a fleet; `step` again and again.
+
+    A kill waits until its victim has been ready for a moment: killing what only just starts proves little, and on a
+    slow machine the rest would never get to work.
+    """
 
     fleet: Fleet
     faults: deque[Fault]
@@ -109,7 +114,7 @@ class Chaos:
 
     def _kill_waiting(self) -> None:
         for target in list(self._waiting):
-            if self.fleet.kill(target):
+            if self.fleet.ready_seconds(target) > READY_SECONDS and self.fleet.kill(target):
                 self._waiting.remove(target)
                 self.kills[target] += 1
 
@@ -127,24 +132,22 @@ def run(plan: Plan, faults: Sequence[Fault], *, drain_seconds: float = DRAIN_SEC
                 _tell(_progress(plan, fleet, chaos, elapsed))
             time.sleep(TICK_SECONDS)
         chaos.finish()
-        for link in fleet.links.values():
-            link.restore()
-        drained = _drain(plan, fleet, drain_seconds)
+        drained = drain(fleet, drain_seconds)
         _tell(f"drained: {drained}; kills: {dict(chaos.kills)}")
-        fleet.stop(*fleet.agents)
-        fleet.stop(INGEST, BROKER)
+        verdict = judged(fleet)
     ended = {name: found.ended_by_itself for name, found in fleet.programs.items() if found.ended_by_itself}
-    verdict = compare(read_appended(plan), read_stored(plan, fleet.database))
     return Outcome(verdict=verdict, kills=chaos.kills.total(), drained=drained, ended_by_itself=ended)
 
 
-def _drain(plan: Plan, fleet: Fleet, seconds: float) -> bool:
-    """Whether all that was measured is confirmed, acknowledged by the cloud and acted on in time."""
+def drain(fleet: Fleet, seconds: float = DRAIN_SECONDS) -> bool:
+    """Over good links: whether all that was measured is confirmed, acknowledged by the cloud and acted on in time."""
+    for link in fleet.links.values():
+        link.restore()
     deadline = told = time.monotonic()
     deadline += seconds
     while (now := time.monotonic()) < deadline:
         fleet.tend()
-        waiting = _waiting(plan, fleet)
+        waiting = _waiting(fleet)
         if not any(waiting.values()):
             return True
         if now - told >= PROGRESS_SECONDS:
@@ -154,7 +157,15 @@ def _drain(plan: Plan, fleet: Fleet, seconds: float) -> bool:
     return False
 
 
-def _waiting(plan: Plan, fleet: Fleet) -> dict[str, int]:
+def judged(fleet: Fleet) -> Verdict:
+    """Stops everything in order and compares."""
+    fleet.stop(*fleet.agents)
+    fleet.stop(INGEST, BROKER)
+    return compare(read_appended(fleet.plan), read_stored(fleet.plan, fleet.database))
+
+
+def _waiting(fleet: Fleet) -> dict[str, int]:
+    plan = fleet.plan
     spools = [spool_of(plan, machine) for machine in plan.machines]
     return {
         "samples": sum(machine.samples - confirmed_samples(plan, machine) for machine in plan.machines),

@@ -7,6 +7,7 @@ than all the rest.
 """
 
 import asyncio
+import logging
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from tests.faults.chaos.machine import Machine
 from tests.faults.chaos.plan import Plan
 
 POLL_SECONDS: Final = 0.5
+_LOG: Final = logging.getLogger(__name__)
 
 
 class MachineSource:
@@ -82,6 +84,7 @@ async def work(plan: Plan, number: int) -> None:
                 source = MachineSource(plan, machine, journal)
                 agent = FedAgent(setup, clock, spool, source, assesses=plan.is_assessed(machine))
                 agents.create_task(agent.run(stop), name=machine.node)
+            log.event(_LOG, logging.INFO, "started", agents=plan.nodes_each)
 
 
 def main() -> None:
