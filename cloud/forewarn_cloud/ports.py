@@ -10,7 +10,7 @@ Any method may raise `errors.Contended` (another transaction was faster: `Transa
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 from forewarn_cloud.entities import (
     Asset,
@@ -35,6 +35,8 @@ from forewarn_cloud.entities import (
 from forewarn_models.wire import Advisory, Lane
 
 T = TypeVar("T")
+OVERTAKEN_MS: Final = 60_000
+"""How long evidence waits for what its node recorded before it. What is missing is asked for again before that."""
 
 
 class Assets(Protocol):
@@ -64,14 +66,18 @@ class Assets(Protocol):
 
 
 class Inbox(Protocol):
-    """Advisories as they were received, each waiting until a transaction has acted on it."""
+    """Advisories as they were received, each waiting until a transaction has acted on it.
 
-    def next_asset(self) -> tuple[str, str] | None:
+    One that has overtaken others of its node on the way is not told of before they have come, for at most
+    `OVERTAKEN_MS`: evidence is to be followed in the order in which the machine gave it.
+    """
+
+    def next_asset(self, now_ms: int) -> tuple[str, str] | None:
         """(tenant, asset) with advisories waiting, locked as `Assets.lock` does; one that nobody else has locked."""
         ...
 
-    def pending(self, tenant: str, asset: str, limit: int) -> Sequence[ReceivedAdvisory]:
-        """The oldest that wait, in the order they were received."""
+    def pending(self, tenant: str, asset: str, limit: int, now_ms: int) -> Sequence[ReceivedAdvisory]:
+        """The oldest that wait, by the machine's time."""
         ...
 
     def mark_handled(self, ids: Sequence[int], at: int) -> None: ...

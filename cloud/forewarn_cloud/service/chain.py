@@ -28,7 +28,7 @@ class Chain:
     def handle_advisories(self, uow: UnitOfWork, tenant: str, asset_id: str, limit: int) -> int:
         """Act on the oldest advisories that wait about one asset, which is locked; how many there were."""
         now_ms = self.clock.now_ms()
-        received = uow.inbox.pending(tenant, asset_id, limit)
+        received = uow.inbox.pending(tenant, asset_id, limit, now_ms)
         advisories = self._readable(uow, received, now_ms)
         asset = uow.assets.get(tenant, asset_id)
         if asset is None:
@@ -43,9 +43,10 @@ class Chain:
 
     def set_aside_oldest(self, uow: UnitOfWork, tenant: str, asset_id: str, reason: str) -> int:
         """Put the oldest advisory that waits about an asset, which is locked, into quarantine; how many there were."""
-        oldest = uow.inbox.pending(tenant, asset_id, 1)
+        now_ms = self.clock.now_ms()
+        oldest = uow.inbox.pending(tenant, asset_id, 1, now_ms)
         for row in oldest:
-            uow.inbox.set_aside(row.id, reason, self.clock.now_ms())
+            uow.inbox.set_aside(row.id, reason, now_ms)
         return len(oldest)
 
     def revisit_next(self, uow: UnitOfWork) -> bool:

@@ -42,7 +42,7 @@ class Advisories:
         taken = list[_Target]()
 
         def work(uow: UnitOfWork) -> int:
-            taken[:] = filter(None, [uow.inbox.next_asset()])
+            taken[:] = filter(None, [uow.inbox.next_asset(self.chain.clock.now_ms())])
             return sum(self.chain.handle_advisories(uow, *target, limit) for target in taken)
 
         try:

@@ -9,20 +9,23 @@ from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions, SqlUnitOfWork
 from forewarn_cloud.entities import OutboxMessage, StockLevel
 from forewarn_cloud.errors import Contended
-from forewarn_cloud.ports import UnitOfWork
+from forewarn_cloud.ports import OVERTAKEN_MS, UnitOfWork
 from forewarn_cloud.service.policy import Policy
-from tests.cloud.world import DESK, SEAL, TENANT, World, advisory, make_world
+from forewarn_models import wire
+from tests.cloud.ingest.sending import gap, message
+from tests.cloud.ingest.test_writer import Ingesting
+from tests.cloud.world import DESK, HOUR_MS, SEAL, START_MS, TENANT, World, advisory, make_world
 
 
 def test_two_workers_never_hold_the_same_asset(world: World) -> None:
     """On PostgreSQL the second takes the next asset; on SQLite it would wait for the first to end."""
     world.receive(advisory("pump-1"), advisory("pump-2"), advisory("pump-1"))
     with SqlUnitOfWork(world.engine) as first:
-        assert first.inbox.next_asset() == (TENANT, "pump-1")
+        assert first.inbox.next_asset(START_MS) == (TENANT, "pump-1")
         if world.engine.dialect.name == "postgresql":
             with SqlUnitOfWork(world.engine) as second, SqlUnitOfWork(world.engine) as third:
-                assert second.inbox.next_asset() == (TENANT, "pump-2")
-                assert third.inbox.next_asset() is None
+                assert second.inbox.next_asset(START_MS) == (TENANT, "pump-2")
+                assert third.inbox.next_asset(START_MS) is None
 
 
 def test_ingest_may_write_about_an_asset_while_a_worker_holds_it(postgres_url: str) -> None:
@@ -39,13 +42,36 @@ def test_ingest_may_write_about_an_asset_while_a_worker_holds_it(postgres_url: s
     engine.dispose()
 
 
-def test_advisories_wait_in_the_order_they_came_and_in_bounded_portions(world: World) -> None:
+def test_advisories_wait_in_the_order_the_machine_made_them_and_in_bounded_portions(world: World) -> None:
     world.receive(*(advisory(at_hours=hours) for hours in (3, 1, 2)))
+    assert waiting(world, START_MS, 2) == [1, 2]
+
+
+def test_an_advisory_that_overtook_others_waits_for_them_but_not_for_ever(world: World) -> None:
+    ingest = Ingesting(world.engine)
+    ingest.clock = world.clock
+    ingest.restart()
+    alarms = [wire.encode_advisory(advisory(at_hours=hours)) for hours in (-3, -2, -1)]
+    ingest.feed(message(2, alarms[1], node="edge-1", lane="advisory"))
+    assert waiting(world, START_MS + OVERTAKEN_MS - 1) == []
+    assert waiting(world, START_MS + OVERTAKEN_MS) == [-2]
+    ingest.feed(message(1, alarms[0], node="edge-1", lane="advisory"))
+    assert waiting(world, START_MS) == [-3, -2]
+    ingest.feed(message(4, alarms[2], node="edge-1", lane="advisory"))
+    assert waiting(world, START_MS) == [-3, -2]
+    ingest.feed(message(5, gap(3, 3), node="edge-1", lane="advisory"))
+    assert waiting(world, START_MS) == [-3, -2, -1], "what will never come is not waited for"
+
+
+def waiting(world: World, now_ms: int, limit: int = 10) -> list[int]:
+    """When the advisories were made that may be handled: hours after the start."""
 
     def look(uow: UnitOfWork) -> list[int]:
-        return [row.body["observed_at"] for row in uow.inbox.pending(TENANT, "pump-1", 2)]
+        return [row.body["observed_at"] for row in uow.inbox.pending(TENANT, "pump-1", limit, now_ms)]
 
-    assert world.run(look) == [advisory(at_hours=3).observed_at, advisory(at_hours=1).observed_at]
+    found = [(at - START_MS) // HOUR_MS for at in world.run(look)]
+    assert (world.run(lambda uow: uow.inbox.next_asset(now_ms)) is not None) == bool(found)
+    return found
 
 
 def test_the_latest_health_is_the_latest_by_the_machines_time(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     text,
     update,
@@ -44,6 +46,7 @@ from forewarn_cloud.entities import (
     Transfer,
 )
 from forewarn_cloud.errors import Contended
+from forewarn_cloud.ports import OVERTAKEN_MS
 from forewarn_cloud.service.audit import GENESIS, AuditEntry, AuditReport, check_chain, entry_hash
 from forewarn_models import wire
 
@@ -103,11 +106,11 @@ class SqlAssets:
 class SqlInbox:
     connection: Connection
 
-    def next_asset(self) -> tuple[str, str] | None:
+    def next_asset(self, now_ms: int) -> tuple[str, str] | None:
         table = schema.advisories.c
         waiting = (
             select(table.tenant, table.asset)
-            .where(table.handled_at.is_(None))
+            .where(table.handled_at.is_(None), _in_turn(now_ms))
             .group_by(table.tenant, table.asset)
             .order_by(func.min(table.id))
             .limit(_CANDIDATES)
@@ -124,12 +127,12 @@ class SqlInbox:
             return True
         return self.connection.execute(mine).first() is None
 
-    def pending(self, tenant: str, asset: str, limit: int) -> Sequence[ReceivedAdvisory]:
+    def pending(self, tenant: str, asset: str, limit: int, now_ms: int) -> Sequence[ReceivedAdvisory]:
         table = schema.advisories.c
         query = (
             select(*columns_of(ReceivedAdvisory, schema.advisories))
-            .where(table.handled_at.is_(None), table.tenant == tenant, table.asset == asset)
-            .order_by(table.id)
+            .where(table.handled_at.is_(None), table.tenant == tenant, table.asset == asset, _in_turn(now_ms))
+            .order_by(table.observed_at, table.id)
             .limit(limit)
         )
         return _entities(ReceivedAdvisory, self.connection.execute(query))
@@ -155,6 +158,19 @@ class SqlInbox:
         }
         self.connection.execute(_insert(self.connection, schema.quarantine).values(refused).on_conflict_do_nothing())
         self.mark_handled([advisory_id], at)
+
+
+def _in_turn(now_ms: int) -> ColumnElement[bool]:
+    """Whether an advisory has not overtaken others of its node, or has waited for them long enough."""
+    waiting, lane = schema.advisories.c, schema.lane_progress.c
+    overtook = exists().where(
+        lane.tenant == waiting.tenant,
+        lane.node == waiting.node,
+        lane.lane == "advisory",
+        lane.epoch == waiting.epoch,
+        lane.contiguous_seq < waiting.seq,
+    )
+    return or_(waiting.received_at <= now_ms - OVERTAKEN_MS, ~overtook)
 
 
 @dataclass(frozen=True)
