@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?= ../shared/data
 
 .PHONY: demo test check format bench-models bench-figures bench-budget bench-faults bench-findings bench-vibration \
-	bench-ingest chaos docs-images lock clean
+	bench-ingest chaos state-machine docs-images lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,6 +55,10 @@ bench-ingest: $(READY)  ## from MQTT to committed rows, one JSON line
 
 chaos: $(READY)         ## 8 minutes of kills and broken links, then a comparison, one JSON line: ARGS="--seed 7 --seconds 600"
 	$(BIN)/python -m tests.faults.chaos.run $(ARGS)
+
+state-machine: $(READY) ## many more fates of messages than `make test` tries, each compared with plain delivery (minutes)
+	FOREWARN_STATE_MACHINE_EXAMPLES=2000 FOREWARN_STATE_MACHINE_STEPS=40 \
+		$(BIN)/python -m pytest tests/faults/test_ingest_state_machine.py --timeout 7200 $(ARGS)
 
 docs-images: $(READY)   ## the pictures of docs/models.md: a simulated pump, and an engine of FD001 that the model had not seen
 	rm -rf build/docs-images

@@ -44,7 +44,7 @@ from tests.cloud.world import HOUR_MS, SEAL, START_MS, TENANT, World, advisory, 
 NODES: Final = ("edge-1", "edge-2")
 LANES: Final = wire.LANES
 NOW_MS: Final = START_MS + 25 * 24 * HOUR_MS
-EXAMPLES: Final = int(os.environ.get("FOREWARN_STATE_MACHINE_EXAMPLES", "20"))
+EXAMPLES: Final = int(os.environ.get("FOREWARN_STATE_MACHINE_EXAMPLES", "12"))
 STEPS: Final = int(os.environ.get("FOREWARN_STATE_MACHINE_STEPS", "25"))
 PHASES: Final = tuple(Phase) if os.environ.get("FOREWARN_STATE_MACHINE_SHRINK") else (Phase.explicit, Phase.generate)
 """Finding the smallest example takes minutes; the one found says enough, usually."""
