@@ -18,7 +18,7 @@ from forewarn_edge_agent.pipeline import Pipeline
 from forewarn_edge_agent.sources import Deliveries, Delivery, Source
 from forewarn_edge_agent.sources import mqtt as mqtt_source
 from forewarn_edge_agent.sources.replay import ReplaySource
-from forewarn_edge_agent.spool import Batch, Chunk, Spool
+from forewarn_edge_agent.spool import Batch, Chunk, Range, Spool
 from forewarn_edge_agent.uplink import Ends, UplinkConnection
 from forewarn_models import wire
 
@@ -71,9 +71,12 @@ class SpoolOutbox:
     def _read(self, read: Read, max_bytes: int, old_before_ms: int) -> Chunk | None:
         if read.way == "gap":
             return next(iter(self._spool.read_gaps(read.lane, read.after_seq)), None)
+        after_seq = read.after_seq
+        if read.way != "again":
+            after_seq = max(after_seq, self._spool.acknowledged_seq(read.lane))
         return self._spool.read_range(
             read.lane,
-            max(read.after_seq, self._spool.acknowledged_seq(read.lane)) + 1,
+            after_seq + 1,
             read.up_to_seq,
             max_records=read.max_records,
             max_bytes=max_bytes,
@@ -123,7 +126,7 @@ class Agent:
             clock=clock,
             outbox=SpoolOutbox(spool, self._thread),
             assets={asset: declared.asset_type for asset, declared in declared_assets(setup).items()},
-            carry_out=self._carry_out,
+            commands=self,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -170,19 +173,37 @@ class Agent:
         async with self._writing:
             await self._commit(await self._thread.call(lambda: self._pipeline.take(deliveries)))
 
-    async def _carry_out(self, command: wire.Command) -> wire.Reply:
-        """Done once: a command that comes again gets the answer it got before."""
-        if isinstance(command, wire.Resend):
-            return wire.Reply(schema=wire.SCHEMA, id=command.id, ok=False, detail="resend: not known to this version")
+    async def carry_out(self, command: wire.Command) -> wire.Reply | None:
+        """Done once: a command that comes again gets the answer it got before. See `Commands` of the uplink."""
         async with self._writing:
             known = await self._thread.call(lambda: self._spool.reply(command.id))
             if known is not None:
                 return known
+            if isinstance(command, wire.Resend):
+                return self._refused(command)
             batch = await self._thread.call(lambda: self._pipeline.reset_baseline(command))
             await self._commit(batch)
         event(log, logging.INFO, "command", command="reset_baseline", asset=command.asset, id=command.id)
         assert batch.reply is not None
         return batch.reply
+
+    def _refused(self, command: wire.Resend) -> wire.Reply | None:
+        if command.epoch == self._spool.epoch:
+            return None
+        detail = f"records of epoch {command.epoch[:64]} are no longer held"
+        return wire.Reply(schema=wire.SCHEMA, id=command.id, ok=False, detail=detail)
+
+    async def resent(self, command: wire.Resend, records: int) -> wire.Reply:
+        """What is no longer held is told in gap records, durable like the answer. See `Commands` of the uplink."""
+        async with self._writing:
+            now_ms = self._clock.now_ms()
+            missing = await self._thread.call(
+                lambda: self._spool.tell_missing(command.lane, command.first_seq, command.last_seq, now_ms=now_ms)
+            )
+            reply = wire.Reply(schema=wire.SCHEMA, id=command.id, ok=not missing, detail=told(records, missing))
+            await self._commit(Batch(reply=reply, counters={"commands": 1, "records_sent_again": records}))
+        event(log, logging.INFO, "command", command="resend", lane=command.lane, id=command.id, detail=reply.detail)
+        return reply
 
     async def _commit(self, batch: Batch) -> None:
         """Commit, however long the disk refuses; meanwhile sources wait and keep what they have."""
@@ -224,6 +245,12 @@ async def _run_until_signal(setup: Setup, clock: Clock, spool: Spool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await Agent(setup, clock, spool).run(stop)
+
+
+def told(records: int, missing: Sequence[Range]) -> str:
+    """What came of a request to send records again, for people."""
+    lost = ", ".join(f"{first}-{last}" for first, last in missing[:10]) + (", ..." if len(missing) > 10 else "")
+    return f"{records} records sent again" + (f"; no longer held: {lost}" if missing else "")
 
 
 def declared_assets(setup: Setup) -> dict[str, Declared]:

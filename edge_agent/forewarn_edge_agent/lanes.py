@@ -3,7 +3,7 @@
 Advisories go first, and what tells of a gap before everything else of its lane: the cloud acknowledges nothing beyond
 an untold hole. Telemetry goes in the order of its sequence until the cloud answers and turns out to be behind; from
 then on what is recorded, live, goes beside the backlog, three messages for one, so that neither waits for the other.
-The backlog keeps to a pace. Last come records that the cloud asked for once more.
+The backlog keeps to a pace. Last come records that the cloud asked for once more (see resends.py).
 """
 
 from collections import deque
@@ -34,7 +34,7 @@ class Read:
     up_to_seq: int = wire.MAX_SEQ
     max_records: int = wire.MAX_RECORDS
     way: str = "backlog"
-    """gap, backlog or live."""
+    """gap, backlog, live, or again: acknowledged or not."""
 
 
 class LaneProgress:

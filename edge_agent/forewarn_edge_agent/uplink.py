@@ -9,7 +9,7 @@ One message at a time is on its way to the broker, of a size that takes about a 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -27,6 +27,7 @@ from forewarn_edge_agent.link import SUSPICION, SUSPICIOUS_SESSIONS, Link, backo
 from forewarn_edge_agent.log import event
 from forewarn_edge_agent.pacing import MessageSize, Pace
 from forewarn_edge_agent.refusals import PublicationRefusedError, SubscriptionRefusedError, trouble
+from forewarn_edge_agent.resends import Resends
 from forewarn_edge_agent.spool import Chunk
 from forewarn_models import wire
 
@@ -66,6 +67,18 @@ class Outbox(Protocol):
         ...
 
 
+class Commands(Protocol):
+    """What the uplink has the agent do."""
+
+    async def carry_out(self, command: wire.Command) -> wire.Reply | None:
+        """The answer; None where the records asked for have to be sent first."""
+        ...
+
+    async def resent(self, command: wire.Resend, records: int) -> wire.Reply:
+        """So many were sent again: tell what else of the range is no longer held, and answer."""
+        ...
+
+
 class UplinkConnection:
     """Keeps the connection to the cloud's broker up and the lanes moving until `stop`."""
 
@@ -77,14 +90,15 @@ class UplinkConnection:
         clock: Clock,
         outbox: Outbox,
         assets: Mapping[str, str],
-        carry_out: Callable[[wire.Command], Awaitable[wire.Reply]],
+        commands: Commands,
     ) -> None:
         self._node = node
         self._uplink = uplink
         self._clock = clock
         self._outbox = outbox
         self._assets = dict(assets)
-        self._carry_out = carry_out
+        self._commands = commands
+        self._resends = Resends()
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
         self._lanes = {lane: LaneProgress(lane) for lane in LANES_BY_URGENCY}
@@ -181,19 +195,33 @@ class UplinkConnection:
         """Publish one message, the most urgent that there is; False if there is none or none may be sent now."""
         now_s = self._clock.monotonic()
         reads = [read for progress in self._lanes.values() for read in progress.reads(self._pace, now_s)]
+        again = self._resends.read(self._pace, now_s)
         old_before_ms = self._clock.now_ms() - HISTORICAL_MS
-        found = await self._outbox.first_of(reads, max_bytes=self._size.limit_bytes, old_before_ms=old_before_ms)
+        found = await self._outbox.first_of(
+            [*reads, again] if again is not None else reads,
+            max_bytes=self._size.limit_bytes,
+            old_before_ms=old_before_ms,
+        )
         if found is None:
-            return False
+            return again is not None and await self._answer_resend(client)
         read, chunk = found
         now_s = self._clock.monotonic()
-        self._lanes[read.lane].sent(read, chunk, self._pace, now_s)
+        if read.way == "again":
+            self._resends.sent(chunk, self._pace)
+        else:
+            self._lanes[read.lane].sent(read, chunk, self._pace, now_s)
         historical = chunk.spooled_at_ms < old_before_ms
         payload = wire.encode_message(chunk.epoch, chunk.seq, chunk.bodies, historical=historical)
         await client.publish(self._topic(read.lane), payload, qos=1, timeout=UNANSWERED_SECONDS)
         self._size.took(len(payload), self._clock.monotonic() - now_s)
         if client.refusal is not None:
             raise PublicationRefusedError(client.refusal)
+        return True
+
+    async def _answer_resend(self, client: "_Client") -> bool:
+        asked = self._resends.finished()
+        reply = await self._commands.resent(asked.command, asked.records)
+        await client.publish(self._topic("reply"), wire.encode_control(reply), qos=1)
         return True
 
     async def _resend_what_stalled(self) -> None:
@@ -221,10 +249,17 @@ class UplinkConnection:
                 if message.topic.value == self._topic("ack"):
                     await self._on_ack(wire.decode_control(payload, wire.Ack))
                 else:
-                    reply = await self._carry_out(wire.decode_command(payload))
-                    await client.publish(self._topic("reply"), wire.encode_control(reply), qos=1)
+                    await self._on_command(client, wire.decode_command(payload))
             except wire.WireError as error:
                 event(log, logging.WARNING, "bad_control_message", topic=message.topic.value, reason=error)
+
+    async def _on_command(self, client: aiomqtt.Client, command: wire.Command) -> None:
+        reply = await self._commands.carry_out(command)
+        if reply is not None:
+            await client.publish(self._topic("reply"), wire.encode_control(reply), qos=1)
+        elif isinstance(command, wire.Resend):
+            self._resends.add(command)
+            self._news.set()
 
     async def _on_ack(self, ack: wire.Ack) -> None:
         received_s = self._clock.monotonic()
