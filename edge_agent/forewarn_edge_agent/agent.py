@@ -20,6 +20,7 @@ from forewarn_edge_agent.sources import mqtt as mqtt_source
 from forewarn_edge_agent.sources.replay import ReplaySource
 from forewarn_edge_agent.spool import Batch, Chunk, Range, Spool
 from forewarn_edge_agent.uplink import Ends, UplinkConnection
+from forewarn_edge_agent.watchdog import Watchdog
 from forewarn_models import wire
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ QUEUED_DELIVERIES: Final = 1000
 RECORDS_PER_COMMIT: Final = 200
 """More in one commit would keep the uplink waiting for the spool's thread."""
 RETRY_COMMIT_SECONDS: Final = 1.0
+WATCH_SECONDS: Final = 1.0
 # Together less than the 10 seconds in which a supervisor may expect us to end.
 SOURCES_STOP_SECONDS: Final = 3.0
 QUEUE_STOP_SECONDS: Final = 2.0
@@ -118,7 +120,15 @@ class Agent:
         """Held from the first change of a model state until it is committed."""
         self._deliveries: Deliveries = asyncio.Queue(QUEUED_DELIVERIES)
         self._monitor = Monitor(setup.asset_types, config.models, spool.assets(), setup.knowledge)
-        self._pipeline = Pipeline(spool, self._monitor, checkpoint_seconds=config.spool.checkpoint_seconds)
+        patience = {asset.asset: asset.silent_after_seconds for asset in config.assets}
+        self._watchdog = Watchdog(patience, self._monitor.silent(), clock.monotonic())
+        self._pipeline = Pipeline(
+            spool,
+            self._monitor,
+            checkpoint_seconds=config.spool.checkpoint_seconds,
+            watchdog=self._watchdog,
+            clock=clock,
+        )
         self._sources = _sources(setup, clock, spool)
         self._uplink = UplinkConnection(
             node=config.node,
@@ -140,9 +150,11 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             uplink = group.create_task(self._uplink.run(), name="uplink")
             processing = group.create_task(self._process(), name="processing")
+            watching = group.create_task(self._watch(), name="watching")
             sources = [group.create_task(source.run(self._deliveries), name="source") for source in self._sources]
             await stop.wait()
             event(log, logging.INFO, "stopping")
+            watching.cancel()
             await _end(sources, SOURCES_STOP_SECONDS)
             await _within(QUEUE_STOP_SECONDS, self._deliveries.join())
             if await _within(COMMIT_STOP_SECONDS, self._writing.acquire()):
@@ -168,6 +180,14 @@ class Agent:
             for delivery in deliveries:
                 delivery.confirm()
                 self._deliveries.task_done()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            async with self._writing:
+                batch = await self._thread.call(self._pipeline.watch)
+                if batch is not None:
+                    await self._commit(batch)
 
     async def _take(self, deliveries: list[Delivery]) -> None:
         async with self._writing:

@@ -125,7 +125,8 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `asset_type`: a built-in name, the path of a TOML file, or "generic". A generic asset may declare its `signals`;
     if it does not, its first message decides which it has. `model`: a folder that `forewarn-cloud fit` wrote. `rename`:
-    name at the source -> signal. `waveforms`: its points that send waveforms.
+    name at the source -> signal. `waveforms`: its points that send waveforms. `silent_after_seconds`: without a new
+    sample for so long its condition is unknown; None: after five of its usual pauses.
     """
 
     asset: str
@@ -134,6 +135,7 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     signals: tuple[Signal, ...] = ()
     rename: dict[str, str] = {}
     waveforms: tuple[Waveform, ...] = ()
+    silent_after_seconds: float | None = None
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -293,6 +295,8 @@ def _asset_problems(where: str, asset: Asset) -> Iterator[_Problem]:
     yield from _unless(IDENTIFIER.fullmatch(asset.asset), f"{where}.asset", _NAMING)
     for signal in asset.rename.values():
         yield from _unless(SIGNAL_NAME.fullmatch(signal), f"{where}.rename", f"{signal!r} is no signal name")
+    patience = asset.silent_after_seconds
+    yield from _unless(patience is None or patience >= 1, f"{where}.silent_after_seconds", "give at least 1")
     twice = len(set(asset.rename.values())) < len(asset.rename)
     yield from _unless(not twice, f"{where}.rename", "two names at the source become the same signal")
 

@@ -24,6 +24,10 @@ from forewarn_models.asset_type import MAX_SIGNALS, SIGNAL_NAME
 
 MAX_RECORD_SAMPLES: Final = 256
 """A record with 64 signals then stays far below the size of a message."""
+EARLIEST_MS: Final = 1_704_067_200_000
+"""2024-01-01: no machine measured before this agent was written."""
+LATEST_MS: Final = 4_102_444_800_000
+"""2100-01-01: beyond, it is no time in milliseconds."""
 Readings = float | None | list[float | None]
 _NESTED: Final = frozenset({"signals", "waveforms"})
 
@@ -60,8 +64,13 @@ class _Columns(msgspec.Struct, forbid_unknown_fields=True):
     waveforms: dict[str, msgspec.Raw] = {}
 
 
-def read(asset: str, payload: bytes, assets: Mapping[str, Declared], *, now_ms: int) -> MachineMessage:
+def read(
+    asset: str, payload: bytes, assets: Mapping[str, Declared], *, now_ms: int, confirmed: bool = True
+) -> MachineMessage:
     """The records in one message that came for `asset`.
+
+    `confirmed`: `now_ms` can be relied on. Else a time is refused only if it cannot be one in milliseconds: a node
+    whose clock is wrong must not lose what a machine with a right one measured. The cloud judges it again.
 
     Raises:
         MessageError: nothing in it can be used.
@@ -73,7 +82,7 @@ def read(asset: str, payload: bytes, assets: Mapping[str, Declared], *, now_ms: 
         if "schema" in keys:
             return _read_wire(payload, assets, now_ms)
         columns = msgspec.json.decode(payload, type=_Columns) if keys.keys() & _NESTED else _read_flat(payload)
-        return _read_columns(asset, columns, assets, now_ms)
+        return _read_columns(asset, columns, assets, now_ms, confirmed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, wire.WireError) as error:
         raise MessageError("malformed", str(error)) from None
 
@@ -120,11 +129,13 @@ def _read_flat(payload: bytes) -> _Columns:
     return _Columns(signals=dict(readings), t=t)
 
 
-def _read_columns(asset: str, columns: _Columns, assets: Mapping[str, Declared], now_ms: int) -> MachineMessage:
+def _read_columns(
+    asset: str, columns: _Columns, assets: Mapping[str, Declared], now_ms: int, confirmed: bool
+) -> MachineMessage:
     if asset not in assets:
         raise MessageError("unknown_asset", _unknown(asset).detail)
     declared = assets[asset]
-    t_ms = _times(now_ms if columns.t is None else columns.t, now_ms)
+    t_ms = np.array([now_ms]) if columns.t is None else _times(columns.t, now_ms, confirmed)
     signals = {name: _readings(name, given, len(t_ms), declared) for name, given in columns.signals.items()}
     if columns.waveforms and len(t_ms) > 1:
         raise MessageError("malformed", f"waveforms: give one time with them, not {len(t_ms)}")
@@ -159,15 +170,16 @@ def _add_waveforms(
     return tuple(refusals)
 
 
-def _times(t: int | list[int], now_ms: int) -> NDArray[np.int64]:
+def _times(t: int | list[int], now_ms: int, confirmed: bool) -> NDArray[np.int64]:
     given = t if isinstance(t, list) else [t]
     if not given:
         raise MessageError("malformed", "t: give at least one time")
-    try:
-        wire.check_time(min(given), now_ms, "t")
-        wire.check_time(max(given), now_ms, "t")
-    except wire.WireError as error:
-        raise MessageError("time", str(error)) from None
+    if confirmed or not EARLIEST_MS <= min(given) <= max(given) <= LATEST_MS:
+        try:
+            wire.check_time(min(given), now_ms, "t")
+            wire.check_time(max(given), now_ms, "t")
+        except wire.WireError as error:
+            raise MessageError("time", str(error)) from None
     return np.array(given, dtype=np.int64)
 
 

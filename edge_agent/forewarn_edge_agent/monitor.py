@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from forewarn_edge_agent.log import event
 from forewarn_edge_agent.spool import AssetRow
 from forewarn_models import wire
-from forewarn_models.advisory import AdvisoryMemory, advise
+from forewarn_models.advisory import AdvisoryMemory, advise, advise_silence
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity
 from forewarn_models.asset_type import MAX_SIGNALS, AssetType, Signal, generic_asset_type
 from forewarn_models.kernel import Model, Settings, State, StateError, assess, dump_state, load_state, new_state
 from forewarn_models.kernel import reset_baseline as reset_state
+from forewarn_models.kernel import set_clock_back as set_state_back
 from forewarn_models.knowledge import FleetKnowledge
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,12 @@ class _Watched:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What came of one record. `late` samples are older than what the asset's model has already seen."""
+    """What came of one record. `late` samples are older than what the asset's model has already seen; `fresh` says
+    whether others were among them."""
 
     advisories: tuple[wire.Advisory, ...] = ()
     late: int = 0
+    fresh: bool = False
 
 
 class Monitor:
@@ -109,7 +112,7 @@ class Monitor:
         watched.state, watched.memory = state, memory
         _note(watched, assessment)
         self._changed.add(watched.asset)
-        return Judgement(advisories=tuple(advisories), late=late)
+        return Judgement(advisories=tuple(advisories), late=late, fresh=True)
 
     def reset_baseline(self, asset: str, at_ms: int) -> bool:
         """A repair: learn anew what is normal. False if the asset is not watched here."""
@@ -120,6 +123,37 @@ class Monitor:
             watched.state = reset_state(watched.model, watched.state, 0, at_ms)
             self._changed.add(asset)
         return True
+
+    def last_ms(self, asset: str) -> int:
+        """The time of the newest sample, -1 if there was none."""
+        return self._watched[asset].last_ms if asset in self._watched else -1
+
+    def set_clock_back(self, asset: str, at_ms: int) -> None:
+        """Samples after `at_ms` had a time from the future; what comes now is no longer late."""
+        watched = self._watch(asset)
+        watched.state = set_state_back(watched.state, 0, at_ms)
+        watched.last_ms = min(watched.last_ms, at_ms)
+        if (memory := watched.memory) is not None:
+            told_ms, seen_ms = min(memory.told_ms, at_ms), min(memory.seen_ms, at_ms)
+            watched.memory = msgspec.structs.replace(memory, told_ms=told_ms, seen_ms=seen_ms)
+        self._changed.add(asset)
+
+    def silent(self) -> frozenset[str]:
+        """Assets of which was told that nothing is heard, and nothing since."""
+        return frozenset(name for name, known in self._watched.items() if known.memory and known.memory.silent)
+
+    def note_silence(self, asset: str, at_ms: int) -> wire.Advisory | None:
+        """Nothing new is heard of an asset; what to tell of it, None if it never said anything or that was told."""
+        watched = self._watched.get(asset)
+        if watched is None or watched.memory is None or watched.memory.silent:
+            return None
+        health_index = 1.0 if watched.health_index is None else watched.health_index
+        advisory, watched.memory = advise_silence(
+            watched.model, asset, watched.memory, at_ms=at_ms, health_index=health_index
+        )
+        watched.condition = Condition.UNKNOWN
+        self._changed.add(asset)
+        return advisory
 
     def checkpoint(self) -> tuple[AssetRow, ...]:
         """The assets that changed since the last call."""

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.log import Throttle, event
 from forewarn_edge_agent.monitor import Judgement, Monitor
 from forewarn_edge_agent.sources import Delivery, Position, Refusal
 from forewarn_edge_agent.spool import KEPT_DIGESTS, AssetRow, Batch, Spool
+from forewarn_edge_agent.watchdog import Silence, Watchdog
 from forewarn_models import wire
 
 log = logging.getLogger(__name__)
@@ -33,9 +35,19 @@ class _Gathered:
 class Pipeline:
     """One thread uses it, the same as the spool's."""
 
-    def __init__(self, spool: Spool, monitor: Monitor, *, checkpoint_seconds: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        monitor: Monitor,
+        *,
+        checkpoint_seconds: float,
+        watchdog: Watchdog | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._spool = spool
         self._monitor = monitor
+        self._clock = clock or Clock()
+        self._watchdog = watchdog or Watchdog({}, frozenset(), self._clock.monotonic())
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpoint_at = time.monotonic() + checkpoint_seconds
         self._records_since_checkpoint = 0
@@ -78,6 +90,23 @@ class Pipeline:
         reply = wire.Reply(schema=wire.SCHEMA, id=command.id, ok=done, detail=detail)
         return self._batch(_Gathered(is_checkpoint=True, counters=Counter({"commands": 1})), reply)
 
+    def watch(self) -> Batch | None:
+        """Tell of assets that have gone silent; None if none has."""
+        gathered = _Gathered(is_checkpoint=True)
+        for silence in self._watchdog.fall_silent(self._clock.monotonic()):
+            advisory = self._monitor.note_silence(silence.asset, self._instant_of(silence))
+            event(log, logging.WARNING, "silent", asset=silence.asset, seconds=round(silence.seconds))
+            if advisory is not None:
+                gathered.advisories.append(wire.encode_advisory(advisory))
+                gathered.counters.update(advisories=1, silences=1)
+        return self._batch(gathered) if gathered.advisories else None
+
+    def _instant_of(self, silence: Silence) -> int:
+        """By the machine's own time, which an advisory about it has; no clock can be relied on for that."""
+        elapsed_ms = round(silence.seconds * 1000 * self._clock.timebase.rate)
+        at_ms = self._monitor.last_ms(silence.asset) + elapsed_ms
+        return at_ms if silence.heard_here else max(at_ms, self._clock.now_ms())
+
     def checkpoint(self) -> Batch:
         return self._batch(_Gathered(is_checkpoint=True))
 
@@ -98,7 +127,10 @@ class Pipeline:
         self._recent[digest] = None
         if len(self._recent) > KEPT_DIGESTS:
             del self._recent[next(iter(self._recent))]
+        self._forget_the_future(selected, gathered)
         judgement = self._observe(selected, gathered)
+        if judgement.fresh and self._watchdog.heard(record.asset, self._clock.monotonic()):
+            event(log, logging.INFO, "heard_again", asset=record.asset)
         gathered.telemetry.append(body)
         gathered.advisories += map(wire.encode_advisory, judgement.advisories)
         gathered.counters.update(records=1, samples=len(selected.t_ms), advisories=len(judgement.advisories))
@@ -106,6 +138,15 @@ class Pipeline:
             gathered.counters["late_samples"] += judgement.late
         # An advisory and the state it came from, or the signals an asset turned out to have, are kept at once.
         gathered.is_checkpoint |= is_new or bool(judgement.advisories)
+
+    def _forget_the_future(self, record: wire.Telemetry, gathered: _Gathered) -> None:
+        """A clock that once was far ahead must not leave a machine unwatched until that time has come."""
+        last_ms = self._monitor.last_ms(record.asset)
+        if int(record.t_ms[-1]) <= last_ms and last_ms > self._clock.now_ms() + wire.MAX_FUTURE_MS:
+            self._monitor.set_clock_back(record.asset, int(record.t_ms[0]) - 1)
+            gathered.counters["clock_set_back"] += 1
+            gathered.is_checkpoint = True
+            event(log, logging.WARNING, "clock_set_back", asset=record.asset, from_ms=last_ms, to_ms=record.t_ms[0])
 
     def _observe(self, record: wire.Telemetry, gathered: _Gathered) -> Judgement:
         try:

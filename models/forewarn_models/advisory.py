@@ -18,6 +18,7 @@ from forewarn_models.prognosis import remaining_life_quantiles
 from forewarn_models.wire import Advisory
 
 PERIOD_HOURS: Final = 24.0
+SILENT: Final = "silent"
 PAUSE_HOURS: Final = 3.0
 """Least time between advisories that make nothing worse."""
 _HEALTH_STEP: Final = 0.1
@@ -51,6 +52,8 @@ class AdvisoryMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     limits: tuple[int, ...]
     doubtful: tuple[int, ...]
     """Columns of the signals above a limit, and of those whose sensor is stuck or leapt."""
+    silent: bool = False
+    """What was told last is that nothing is heard of it."""
 
 
 def advise(
@@ -69,6 +72,30 @@ def advise(
         memory = history.told(i, history.t_ms[i])
         start = i + 1
     return advisories, history.seen(start, memory)
+
+
+def advise_silence(
+    model: Model, asset: str, memory: AdvisoryMemory, *, at_ms: int, health_index: float
+) -> tuple[Advisory, AdvisoryMemory]:
+    """What to tell of an asset of which nothing new is heard: that its condition is UNKNOWN, and nothing else.
+
+    It neither raises nor clears anything. When samples come again, `advise` tells so at once.
+    """
+    advisory = Advisory(
+        asset=asset,
+        asset_type=model.asset_type.asset_type,
+        observed_at=at_ms,
+        condition="UNKNOWN",
+        health_index=health_index,
+        anomaly_score=0.0,
+        contributions={},
+        failure_modes={},
+        rul_hours=None,
+        maturity=Maturity(memory.maturity).name,  # type: ignore[arg-type]
+        model=model.ref,
+        reason=SILENT,
+    )
+    return advisory, msgspec.structs.replace(memory, condition=int(Condition.UNKNOWN), silent=True)
 
 
 class _History:
@@ -120,8 +147,10 @@ class _History:
         sensor = rested & (self.doubtful[start:] != _mask(self.doubtful, memory.doubtful)).any(axis=1)
         change = rested & self._changed(start, memory)
         periodic = self._observed_ms(start, memory) >= PERIOD_HOURS * HOUR_MS
+        back = np.full(len(t_ms), memory.silent)
         reasons = {"reset": reset, "limit": limit, "sensor": sensor, "change": worse | change, "periodic": periodic}
-        news = speaks & np.logical_or.reduce(list(reasons.values()))
+        news = back | (speaks & np.logical_or.reduce(list(reasons.values())))
+        reasons["back"] = back
         i = int(np.argmax(news))
         if not news[i]:
             return None

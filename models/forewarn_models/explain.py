@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from forewarn_models.advisory import SILENT
 from forewarn_models.asset_type import AssetType, FailureMode, Signal
 from forewarn_models.layout import HOUR_MS
 from forewarn_models.wire import Advisory
@@ -69,6 +70,7 @@ _WORDS: Final = {
         "still_learning": "still learning what is normal for this machine",
         "normal": "no deviation from what is normal for this machine",
         "unknown": "nothing to judge by: the machine stands still or its readings are missing",
+        "silent": "no new readings: the machine, its sensors or the network between are silent",
         "some": "the signals together deviate from what is normal for this machine",
         "stuck": "its reading does not move",
         "leap": "it leapt while the other signals stayed",
@@ -112,6 +114,7 @@ _WORDS: Final = {
         "still_learning": "仍在学习本机的正常状态",
         "normal": "未偏离本机正常状态",
         "unknown": "无法判断：设备停机或缺少读数",
+        "silent": "没有新的读数：设备、传感器或其间的网络没有响应",
         "some": "各信号综合偏离本机正常状态",
         "stuck": "读数长时间不变",
         "leap": "读数突变而其他信号未变",
@@ -266,6 +269,8 @@ class _Telling:
         return [self.words[doubts[self.advisory.maturity]]] if worried and self.advisory.maturity in doubts else []
 
     def nothing(self) -> str:
+        if self.advisory.reason == SILENT:
+            return self.words["silent"]
         if self.advisory.maturity == "LEARNING":
             return self.words["learning"]
         return self.words["unknown" if self.advisory.condition == "UNKNOWN" else "normal"]

@@ -40,6 +40,7 @@ from forewarn_models.state import (
     decode_state,
     encode_state,
     fresh_state,
+    with_clock_set_back,
     with_fresh_asset,
 )
 from forewarn_models.wire import ModelRef
@@ -54,6 +55,7 @@ __all__ = [
     "load_state",
     "new_state",
     "reset_baseline",
+    "set_clock_back",
 ]
 
 _A_FLEET: Final = 16
@@ -103,6 +105,11 @@ def new_state(model: Model, assets: int) -> State:
 def reset_baseline(model: Model, state: State, asset_index: int, at_ms: int) -> State:
     """The state after a repair: that asset learns anew what is normal; samples up to `at_ms` are not judged."""
     return with_fresh_asset(model.layout, state, asset_index, at_ms)
+
+
+def set_clock_back(state: State, asset_index: int, at_ms: int) -> State:
+    """The state after samples of that asset came with times that lie in the future: those after `at_ms` never were."""
+    return with_clock_set_back(state, asset_index, at_ms)
 
 
 def dump_state(model: Model, state: State) -> bytes:

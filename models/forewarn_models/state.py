@@ -111,6 +111,30 @@ def with_fresh_asset(layout: Layout, state: State, index: int, at_ms: int) -> St
     return replace(state, **parts)
 
 
+def with_clock_set_back(state: State, index: int, at_ms: int) -> State:
+    """The state as if no sample of one asset had been after `at_ms`: those that were had a wrong time.
+
+    What was learned stays.
+    """
+    readings, condition, trend = state.readings, state.condition, state.trend
+    return replace(
+        state,
+        readings=replace(
+            readings,
+            last_ms=_at_most(readings.last_ms, index, at_ms),
+            started_ms=_at_most(readings.started_ms, index, at_ms),
+        ),
+        condition=replace(condition, since_ms=_at_most(condition.since_ms, index, at_ms)),
+        trend=replace(trend, estimated_ms=_at_most(trend.estimated_ms, index, at_ms)),
+    )
+
+
+def _at_most(t_ms: Ints, index: int, at_ms: int) -> Ints:
+    changed = t_ms.copy()
+    changed[index] = min(int(t_ms[index]), at_ms)
+    return changed
+
+
 _Part = TypeVar(
     "_Part",
     ReadingState,

@@ -166,7 +166,7 @@ class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sensor_faults: dict[str, str] = {}
     """Signal -> what is wrong with its sensor: sentinel, out_of_range, stuck or leap. Its readings count as missing."""
     reason: str = "change"
-    """Why it was sent: change, limit, sensor, periodic, reset."""
+    """Why it was sent: change, limit, sensor, periodic, reset, silent (nothing is heard of the asset), back."""
 
 
 @dataclass(frozen=True, kw_only=True)

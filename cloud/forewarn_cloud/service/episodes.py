@@ -9,6 +9,7 @@ from forewarn_cloud.entities import UNSPECIFIED, Episode, EpisodeBaseline
 from forewarn_cloud.service.decision import HOUR_MS
 from forewarn_cloud.service.evidence import Evidence, weigh
 from forewarn_cloud.service.policy import Policy
+from forewarn_models.advisory import SILENT
 from forewarn_models.asset_type import AssetType
 from forewarn_models.wire import Advisory
 
@@ -60,6 +61,8 @@ def follow(
     if advisory.observed_at < episode.last_evidence_at:
         return Step(episode=counted, event="none")
     counted = replace(counted, baseline=_baseline(episode, advisory))
+    if advisory.reason == SILENT:
+        return Step(episode=replace(counted, cleared_at=None), event="none")  # a well machine has to be seen to be well
     if evidence.confirms:
         return _confirm(counted, advisory, evidence, policy)
     if not evidence.clears or (order_open and counted.baseline == "ANEW"):

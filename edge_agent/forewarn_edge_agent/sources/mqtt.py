@@ -126,7 +126,9 @@ class MqttSource:
         except UnicodeDecodeError:
             raise MessageError("malformed", "topic: not valid UTF-8") from None
         try:
-            return machine_message.read(asset, bytes(message.payload), self._assets, now_ms=self._clock.now_ms())
+            now_ms, confirmed = self._clock.now_ms(), self._clock.confirmed
+            payload = bytes(message.payload)
+            return machine_message.read(asset, payload, self._assets, now_ms=now_ms, confirmed=confirmed)
         except MessageError:
             raise
         except Exception as error:

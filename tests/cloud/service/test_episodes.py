@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from forewarn_cloud.entities import Episode
@@ -215,3 +216,20 @@ def test_the_new_baseline_that_a_repair_ordered_clears_evidence_that_came_before
     soon = step(None, advisory(at_hours=12, since=repaired_at + HOUR_MS), repaired_at, reset_pending=True)
     ordered = step(soon.episode, learning(13, reason="reset"), repaired_at).episode
     assert normal_for_days(ordered, order_open=True).event == "cleared"
+
+
+def test_silence_opens_nothing_withdraws_nothing_and_does_not_count_as_being_well() -> None:
+    silent = normal(condition="UNKNOWN", reason="silent", contributions={})
+    assert step(None, silent).event == "none"
+    clearing = step(opened(), normal(at_hours=1)).episode
+    assert clearing is not None
+    assert clearing.cleared_at is not None
+    quiet = step(clearing, replace_time(silent, 2)).episode
+    assert quiet is not None
+    assert (quiet.state, quiet.cleared_at) == ("OPEN", None)
+    back = step(quiet, normal(at_hours=1000))
+    assert back.event == "clearing", "however long the silence was"
+
+
+def replace_time(heard: Advisory, at_hours: float) -> Advisory:
+    return msgspec.structs.replace(heard, observed_at=START_MS + round(at_hours * HOUR_MS))
