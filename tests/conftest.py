@@ -168,12 +168,16 @@ class VictoriaMetrics:
     folder: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = None
+    started_second: int = 0
+    """It tells when it was started to the second: no two starts are in one."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        wait_until(lambda: int(time.time()) > self.started_second, "the next second")
+        self.started_second = int(time.time())
         options = [f"-storageDataPath={self.folder}", f"-httpListenAddr=127.0.0.1:{self.port}", "-retentionPeriod=100y"]
         command = [self.program, *options, "-memory.allowedBytes=200MB", "-loggerLevel=ERROR"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -16,7 +16,9 @@ from forewarn_cloud.adapters.sql.answers import SqlChanges
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
-from forewarn_cloud.adapters.telemetry_elsewhere import TelemetryElsewhere
+from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
+from forewarn_cloud.adapters.telemetry_elsewhere import ElsewhereUpkeep, TelemetryElsewhere
+from forewarn_cloud.adapters.telemetry_retention import SqlRetention
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.adapters.webhook import WebhookSender
 from forewarn_cloud.clock import Clock, SystemClock
@@ -35,6 +37,7 @@ from forewarn_cloud.workers.downlink import Downlink
 from forewarn_cloud.workers.relay import Relay
 from forewarn_cloud.workers.resends import HoleWatch
 from forewarn_cloud.workers.revisit import Revisits
+from forewarn_cloud.workers.telemetry_upkeep import Step, TelemetryUpkeep
 from forewarn_models.timebase import timebase_from_environment
 
 if TYPE_CHECKING:
@@ -127,6 +130,17 @@ def telemetry_in(samples: SampleStore | None) -> Telemetry:
     if samples is None:
         return SqlTelemetry
     return lambda connection: TelemetryElsewhere(SqlTelemetry(connection), samples)
+
+
+def make_upkeep(settings: Settings, engine: Engine, clock: Clock, samples: SampleStore | None) -> TelemetryUpkeep:
+    days = None if settings.telemetry_days == "never" else settings.telemetry_days
+    steps: dict[str, Step] = {"retention": SqlRetention(engine=engine, days=days).step}
+    if samples is None:
+        steps["compaction"] = SqlCompaction(engine=engine).step
+    else:
+        elsewhere = ElsewhereUpkeep(engine=engine, samples=samples)
+        steps |= {"repeating": elsewhere.rewrite, "forgetting": elsewhere.forget}
+    return TelemetryUpkeep(steps=steps, clock=clock)
 
 
 def make_ingest(

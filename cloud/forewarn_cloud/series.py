@@ -75,6 +75,15 @@ def bucket_series(buckets: Buckets, *, width: int, samples: int, max_points: int
     )
 
 
+def count_samples(buckets: Buckets) -> int:
+    """The instants that were measured, if every signal is measured together with the one that is measured most."""
+    _, summaries = buckets
+    if not summaries:
+        return 0
+    most = max(summaries.values(), key=lambda summary: float(summary.count.sum()))
+    return int(most.count.sum())
+
+
 def least_width(first_ms: int, last_ms: int, max_points: int) -> int:
     """Of the buckets, no more than `max_points` (at least 2) of them, that hold all from `first_ms` to `last_ms`."""
     most = max(max_points, MIN_POINTS)

@@ -41,6 +41,7 @@ class Settings(BaseModel):
     database_url: str | None = None
     telemetry_url: str | None = None
     telemetry_token_file: Path | None = None
+    telemetry_days: Annotated[int, Field(ge=1)] | Literal["never"] = 400
     broker_url: str | None = None
     broker_port: Port | None = None
     broker_ca_file: Path | None = None

@@ -40,7 +40,8 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     """
     clock = bootstrap.open_clock(environment)
     policy = bootstrap.read_policy(settings)
-    telemetry = bootstrap.telemetry_in(bootstrap.open_samples(settings))
+    samples = bootstrap.open_samples(settings)
+    telemetry = bootstrap.telemetry_in(samples)
     with _stop_signals() as signals, ExitStack() as running:
         running.enter_context(only_one(bootstrap.make_data_dir(settings)))
         engine = bootstrap.open_database(settings)
@@ -58,6 +59,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         workers.start("ingest", lambda _stopping: ingest.write())
         for name, work in bootstrap.make_workers(settings, engine, clock, policy, ingest, smtp_url).items():
             workers.start(name, work)
+        workers.start("telemetry", bootstrap.make_upkeep(settings, engine, clock, samples).run)
         ingest.start()
         running.callback(ingest.stop)
         web = running.enter_context(_web(bootstrap.make_web(settings, engine, clock, ingest, telemetry), settings))

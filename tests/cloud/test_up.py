@@ -17,11 +17,12 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from forewarn_cloud.adapters.sql.engine import make_engine
+from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.endpoints import Endpoints, read_endpoints
 from forewarn_models import wire
 from tests.cloud.ingest.sending import TENANT, rows, telemetry
 from tests.conftest import accepts_connections, free_port, wait_until
+from tests.stored import stored_seqs
 
 pytestmark = pytest.mark.e2e
 
@@ -158,7 +159,8 @@ def test_nothing_is_lost_or_doubled_when_cloud_and_broker_are_killed(cloud: Clou
     status, logged = cloud.stop()
     assert (status, "Traceback" in logged) == (0, False), logged
     engine = make_engine(f"sqlite:///{cloud.folder}/cloud.db")
-    assert [seq for (seq,) in rows(engine, "telemetry_blocks", "seq")] == list(range(1, node.total + 1))
+    with reading(engine) as connection:
+        assert list(stored_seqs(connection).values()) == [list(range(1, node.total + 1))]
     assert rows(engine, "quarantine", "reason") == []
     progress = rows(engine, "lane_progress", "contiguous_seq", "ahead", "records_stored", "records_quarantined")
     assert progress == [(node.total, [], node.total, 0)]

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from forewarn_cloud.adapters.influxdb import StoreUrl, open_influx_samples
 from forewarn_cloud.adapters.sql.engine import reading, writing
+from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
 from forewarn_cloud.adapters.telemetry_elsewhere import TelemetryElsewhere
 from forewarn_cloud.adapters.telemetry_memory import MemoryTelemetry
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
@@ -86,7 +87,9 @@ def _of_engine(engine: Engine, telemetry: Callable[..., TelemetryStore] = SqlTel
     return Store(writing=write, reading=read, tenant=f"t{next(_numbers)}")
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "victoriametrics"])
+@pytest.fixture(
+    params=["memory", "sqlite", "sqlite compacted", "postgresql", "postgresql compacted", "victoriametrics"]
+)
 def store(request: pytest.FixtureRequest) -> Store:
     match request.param:
         case "memory":
@@ -96,7 +99,22 @@ def store(request: pytest.FixtureRequest) -> Store:
             engine, server = request.getfixturevalue("sqlite_engine"), request.getfixturevalue("victoria_metrics")
             return _in_victoria_metrics(engine, server)
         case kind:
-            return _of_engine(request.getfixturevalue(f"{kind}_engine"))
+            kind, _, compacted = kind.partition(" ")
+            engine = request.getfixturevalue(f"{kind}_engine")
+            return _compacted(engine) if compacted else _of_engine(engine)
+
+
+def _compacted(engine: Engine) -> Store:
+    """Compacted after each write, however little there is."""
+    store, compaction = _of_engine(engine), SqlCompaction(engine=engine, rows_worth_a_step=1)
+    write = store.writing
+
+    def write_and_compact(work: Callable[[TelemetryStore], None]) -> None:
+        write(work)
+        while compaction.step(T0):
+            pass
+
+    return replace(store, writing=write_and_compact)
 
 
 def _in_victoria_metrics(engine: Engine, server: VictoriaMetrics) -> Store:

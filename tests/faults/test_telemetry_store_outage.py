@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from forewarn_cloud.adapters.influxdb import InfluxSamples, StoreUrl, open_influx_samples
 from forewarn_cloud.adapters.ingest_sql import SqlLedger, SqlLedgerTransaction
+from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.adapters.sql.migrating import migrate
-from forewarn_cloud.adapters.telemetry_elsewhere import TelemetryElsewhere
+from forewarn_cloud.adapters.telemetry_elsewhere import KEEP_MS, ElsewhereUpkeep, TelemetryElsewhere
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.errors import Unavailable
 from forewarn_cloud.ingest.ledger import Changes, LaneChange
@@ -97,3 +98,49 @@ def test_fault_20_killed_between_the_two_stores_the_repeat_changes_nothing(
     commit(engine, samples, 1, 2)
     own_victoria_metrics.make_visible()
     assert stored(samples) == [1, 2]
+
+
+def test_telemetry_store_killed_loses_what_it_had_acknowledged_and_is_told_again(
+    engine: Engine, samples: InfluxSamples, own_victoria_metrics: VictoriaMetrics
+) -> None:
+    """VictoriaMetrics acknowledges some seconds before it writes to its disk."""
+    upkeep = ElsewhereUpkeep(engine=engine, samples=samples)
+    upkeep.rewrite(T0)
+    commit(engine, samples, 1, 2, 3)
+    own_victoria_metrics.stop(kill=True)
+    with pytest.raises(Unavailable):
+        upkeep.rewrite(T0)
+    own_victoria_metrics.start()
+    upkeep.rewrite(T0)
+    own_victoria_metrics.make_visible()
+    assert stored(samples) == [1, 2, 3]
+
+
+def test_records_are_kept_until_the_store_has_had_time_to_write_them_and_known_for_longer(
+    engine: Engine, samples: InfluxSamples, own_victoria_metrics: VictoriaMetrics
+) -> None:
+    upkeep = ElsewhereUpkeep(engine=engine, samples=samples)
+    upkeep.rewrite(T0)
+    commit(engine, samples, 1, 2, 3)
+    upkeep.forget(T0)
+    commit(engine, samples, 4)
+    assert kept(engine) == [1, 2, 3, 4]
+    own_victoria_metrics.stop()
+    with pytest.raises(Unavailable):
+        upkeep.forget(T0 + KEEP_MS)
+    own_victoria_metrics.start()
+    while upkeep.forget(T0 + KEEP_MS):
+        pytest.fail("the restarted store has not been told again yet")
+    upkeep.rewrite(T0 + KEEP_MS)
+    while upkeep.forget(T0 + KEEP_MS):
+        pass
+    assert kept(engine) == [4]
+    with reading(engine) as connection:
+        digests = SqlTelemetry(connection).digests("local", "n1", "e1", [1, 2, 3, 4, 5])
+    assert digests == {seq: seq.to_bytes(16, "big") for seq in (1, 2, 3, 4)}
+
+
+def kept(engine: Engine) -> list[int]:
+    with reading(engine) as connection:
+        blocks = schema.telemetry_blocks.c
+        return sorted(connection.execute(select(blocks.seq)).scalars())

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from forewarn_cloud.adapters.influxdb_lines import lines
 from forewarn_cloud.errors import Invalid, Unavailable
-from forewarn_cloud.series import Buckets, Columns, bucket_series, least_width, level_for, series
+from forewarn_cloud.series import Buckets, Columns, bucket_series, count_samples, least_width, level_for, series
 from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
 T = TypeVar("T")
@@ -131,15 +131,6 @@ class InfluxSamples:
             return next((line for line in told if line.startswith(_STARTED)), "")
 
         return answered(once)
-
-
-def count_samples(buckets: Buckets) -> int:
-    """The instants that were measured, if every signal is measured together with the one that is measured most."""
-    _, summaries = buckets
-    if not summaries:
-        return 0
-    most = max(summaries.values(), key=lambda summary: float(summary.count.sum()))
-    return int(most.count.sum())
 
 
 def open_influx_samples(url: StoreUrl, token: str | None) -> InfluxSamples:

@@ -1,5 +1,7 @@
 """Columns of one record as bytes: compact, versioned, checked when they are read.
 
+Version 1 is written here, as fast as records come; version 2 in telemetry_packing.py. Both are read here.
+
 Layout, little-endian: `B` version, `B` 1 if the body is zlib-compressed, `I` CRC-32 of the body, body. The body is
 `I` samples, `H` bytes of names, `B` width of a time step, `q` the first time, the names joined by a line feed, the
 steps in time, and the readings signal by signal. Steps and readings are stored byte plane by byte plane (all first
@@ -9,12 +11,13 @@ not.
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forewarn_cloud.adapters.telemetry_packing import PACKED_VERSION, DamagedColumns, unpack_columns
 from forewarn_cloud.series import Columns
 from forewarn_models.wire import SignalColumns
 
@@ -58,12 +61,22 @@ def _readings(signals: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]
     return np.concatenate([np.empty(0, "<f4"), *signals.values()], dtype="<f4")
 
 
-def decode_columns(stored: bytes) -> Columns:
-    """What `encode_columns` was given.
+def decode_columns(stored: bytes, signals: Collection[str] | None = None) -> Columns:
+    """What `encode_columns` or `pack_columns` was given; of these signals, or (None) of all.
 
     Raises:
         CodecError: the bytes are damaged, or a newer forewarn wrote them.
     """
+    if stored[:1] == bytes([PACKED_VERSION]):
+        try:
+            return unpack_columns(stored, signals)
+        except DamagedColumns as error:
+            raise CodecError(f"the columns are damaged: {error}") from None
+    t_ms, columns = _decode_first_version(stored)
+    return t_ms, columns if signals is None else {name: c for name, c in columns.items() if name in signals}
+
+
+def _decode_first_version(stored: bytes) -> Columns:
     body = _checked_body(stored)
     samples, name_bytes, width, first_ms = _BODY.unpack_from(body)
     names_end = _BODY.size + name_bytes
@@ -82,7 +95,7 @@ def _checked_body(stored: bytes) -> bytes:
         raise CodecError("the columns are cut off")
     version, compressed, checksum = _HEADER.unpack_from(stored)
     if version != VERSION:
-        raise CodecError(f"the columns are of version {version}; this forewarn reads version {VERSION}")
+        raise CodecError(f"the columns are of version {version}; this forewarn reads 1 and 2")
     body = _inflate(stored[_HEADER.size :]) if compressed else stored[_HEADER.size :]
     if zlib.crc32(body) != checksum or len(body) < _BODY.size:
         raise CodecError("the columns are damaged: their checksum is wrong")

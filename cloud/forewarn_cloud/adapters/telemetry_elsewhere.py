@@ -1,10 +1,25 @@
 """Samples in another database, records and their digests in the relational one."""
 
+import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+from sqlalchemy import Engine, Row, select, tuple_
+
+from forewarn_cloud.adapters.sql.engine import reading, retrying, writing
+from forewarn_cloud.adapters.sql.schema import lane_progress as progress
+from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
+from forewarn_cloud.adapters.telemetry_codec import decode_columns
+from forewarn_cloud.adapters.telemetry_compaction import remove_blocks
+from forewarn_cloud.adapters.telemetry_digests import Lane
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.telemetry import SampleStore, TelemetryRecord, TelemetrySeries
+
+KEEP_MS: Final = 60_000
+_ROWS_A_STEP: Final = 500
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,3 +45,91 @@ class TelemetryElsewhere:
         return self.samples.read(
             tenant=tenant, asset=asset, signals=signals, from_ms=from_ms, to_ms=to_ms, max_points=max_points
         )
+
+
+@dataclass(kw_only=True)
+class ElsewhereUpkeep:
+    """Keeps every record for a while after it was stored elsewhere, in case the store there loses it again.
+
+    A store may acknowledge a write some seconds before it is on its disk (VictoriaMetrics: 5 s). When it has been
+    restarted, the records that are kept here are written to it once more, which changes nothing where they are.
+    """
+
+    engine: Engine
+    samples: SampleStore
+    keep_ms: int = KEEP_MS
+    _started_at: str | None = None
+    _settled: dict[Lane, int] = field(default_factory=dict)
+    """Progress of each lane when it was last looked at; that long ago it was stored elsewhere."""
+    _looked_ms: int | None = None
+
+    def rewrite(self, _now_ms: int) -> bool:
+        """Write all that is kept here again if the store was restarted; also at our own start, when nobody knows.
+
+        Raises:
+            Unavailable: one of the stores cannot serve.
+        """
+        started_at = self.samples.started_at()
+        if started_at == self._started_at:
+            return False
+        written, after = 0, ("", "", "", -1)
+        while rows := self._kept(after):
+            self.samples.write([_record(row) for row in rows])
+            written, after = written + len(rows), (rows[-1].tenant, rows[-1].node, rows[-1].epoch, rows[-1].seq)
+        if written:
+            _log.info("the telemetry store was restarted: the last %d records were written to it again", written)
+        self._started_at = started_at
+        return False
+
+    def forget(self, now_ms: int) -> bool:
+        """Remove some of the records that were kept long enough, but for their digests; none while the store is away.
+
+        Raises:
+            Unavailable: one of the stores cannot serve.
+        """
+        if self.samples.started_at() != self._started_at:
+            return False
+        for lane, seq in self._settled.items():
+            if self._forget(lane, seq, now_ms):
+                return True
+        if self._looked_ms is None or now_ms - self._looked_ms >= self.keep_ms:
+            self._settled, self._looked_ms = self._progress(), now_ms
+        return False
+
+    def _forget(self, lane: Lane, seq: int, now_ms: int) -> bool:
+        tenant, node, epoch = lane
+        of_lane = (blocks.c.tenant == tenant) & (blocks.c.node == node) & (blocks.c.epoch == epoch)
+        query = select(blocks).where(of_lane, blocks.c.seq <= seq).order_by(blocks.c.seq).limit(_ROWS_A_STEP)
+
+        def once() -> bool:
+            with writing(self.engine) as connection:
+                rows = connection.execute(query).all()
+                remove_blocks(connection, tenant, rows, now_ms=now_ms)
+                return bool(rows)
+
+        return retrying(once)
+
+    def _progress(self) -> dict[Lane, int]:
+        query = select(progress).where(progress.c.lane == "telemetry")
+        with reading(self.engine) as connection:
+            return {(row.tenant, row.node, row.epoch): row.contiguous_seq for row in connection.execute(query)}
+
+    def _kept(self, after: tuple[str, str, str, int]) -> Sequence[Row[Any]]:
+        key = tuple_(blocks.c.tenant, blocks.c.node, blocks.c.epoch, blocks.c.seq)
+        query = select(blocks).where(key > after).order_by(*key.clauses).limit(_ROWS_A_STEP)
+        with reading(self.engine) as connection:
+            return connection.execute(query).all()
+
+
+def _record(row: Row[Any]) -> TelemetryRecord:
+    t_ms, signals = decode_columns(bytes(row.columns))
+    return TelemetryRecord(
+        tenant=row.tenant,
+        node=row.node,
+        epoch=row.epoch,
+        seq=row.seq,
+        digest=bytes(row.digest),
+        asset=row.asset,
+        t_ms=t_ms,
+        signals=signals,
+    )

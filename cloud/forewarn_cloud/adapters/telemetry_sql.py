@@ -1,17 +1,20 @@
-"""Telemetry in the relational database: one row per record, its columns compressed."""
+"""Telemetry in the relational database: a row per record as it comes, large blocks once upkeep has compacted them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
 from forewarn_cloud.adapters.sql.bulk import insert_many
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.telemetry_codec import decode_columns, encode_columns
-from forewarn_cloud.series import series
+from forewarn_cloud.adapters.telemetry_digests import paged_digests
+from forewarn_cloud.adapters.telemetry_leaves import buckets_of_leaf, kinds_of_level, kinds_of_samples, stored_parts
+from forewarn_cloud.series import bucket_series, combine, count_samples, cut, level_for, merge, series, summarise
 from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
-_KEYS_A_QUERY = 500
+_KEYS_A_QUERY: Final = 500
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,12 @@ class SqlTelemetry:
     connection: Connection
 
     def append(self, records: Sequence[TelemetryRecord]) -> None:
+        """An identity that is stored and not yet compacted raises IntegrityError."""
         if records:
             insert_many(self.connection, insert(blocks), [_row(record) for record in records])
 
     def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
+        """First of the blocks, then of what was compacted: a record that is moved meanwhile is found."""
         wanted, found = list(seqs), dict[int, bytes]()
         for start in range(0, len(wanted), _KEYS_A_QUERY):
             query = select(blocks.c.seq, blocks.c.digest).where(
@@ -34,19 +39,51 @@ class SqlTelemetry:
                 blocks.c.seq.in_(wanted[start : start + _KEYS_A_QUERY]),
             )
             found.update((row.seq, bytes(row.digest)) for row in self.connection.execute(query))
-        return found
+        rest = [seq for seq in wanted if seq not in found]
+        return found | paged_digests(self.connection, (tenant, node, epoch), rest) if rest else found
 
     def read(
         self, *, tenant: str, asset: str, signals: Collection[str] | None, from_ms: int, to_ms: int, max_points: int
     ) -> TelemetrySeries:
-        query = (
-            select(blocks.c.columns)
-            .where(blocks.c.tenant == tenant, blocks.c.asset == asset)
-            .where(blocks.c.last_ms >= from_ms, blocks.c.first_ms <= to_ms)
-            .order_by(blocks.c.last_ms, blocks.c.seq)
-        )
-        stored = [decode_columns(bytes(row.columns)) for row in self.connection.execute(query)]
-        return series(stored, signals=signals, from_ms=from_ms, to_ms=to_ms, max_points=max_points)
+        """Of a long range the widest buckets that are fine enough, and the samples of which there are none.
+
+        A reading that came twice counts twice in the mean of its bucket until upkeep has compacted it.
+        """
+        level = level_for(from_ms, to_ms, max_points)
+        if level is not None:
+            found = self._read_level(tenant, asset, signals, from_ms, to_ms, level, max_points)
+            if found is not None:
+                return found
+        stored = stored_parts(self.connection, tenant, asset, kinds_of_samples(), from_ms, to_ms)
+        samples = [decode_columns(bytes(row.columns), signals) for row in stored]
+        return series(samples, signals=signals, from_ms=from_ms, to_ms=to_ms, max_points=max_points)
+
+    def _read_level(
+        self,
+        tenant: str,
+        asset: str,
+        signals: Collection[str] | None,
+        from_ms: int,
+        to_ms: int,
+        level: int,
+        max_points: int,
+    ) -> TelemetrySeries | None:
+        """None where the samples are few enough to be read one by one."""
+        first_ms = from_ms // level * level
+        stored = stored_parts(self.connection, tenant, asset, kinds_of_level(level), first_ms, to_ms)
+        ready = [
+            buckets_of_leaf(bytes(row.columns), signals, first_ms, to_ms) for row in stored if row.level_ms == level
+        ]
+        single = [
+            cut(decode_columns(bytes(row.columns), signals), signals, from_ms, to_ms)
+            for row in stored
+            if row.level_ms != level
+        ]
+        buckets = combine([*ready, summarise(merge(single), level)], level)
+        samples = count_samples(buckets)
+        if samples <= max_points:
+            return None
+        return bucket_series(buckets, width=level, samples=samples, max_points=max_points)
 
 
 def _row(record: TelemetryRecord) -> dict[str, object]:

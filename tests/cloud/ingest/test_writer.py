@@ -14,6 +14,7 @@ from forewarn_cloud.adapters.ingest_sql import SqlLedger
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
+from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
 from forewarn_cloud.errors import Unavailable
 from forewarn_cloud.ingest.handover import HandOver
 from forewarn_cloud.ingest.ledger import Ledger, LedgerTransaction
@@ -144,6 +145,17 @@ def test_the_same_identity_with_another_body_is_a_security_event(ingest: Ingesti
         ingest.feed(other)
     assert ingest.stored == [1]
     assert ingest.quarantine == [("seq: 1 was received before with another body", True, 1)]
+
+
+def test_a_repeat_of_what_was_compacted_is_absorbed_and_another_body_is_not(ingest: Ingesting) -> None:
+    ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
+    compaction = SqlCompaction(engine=ingest.engine, rows_worth_a_step=1)
+    while compaction.step(NOW):
+        pass
+    ingest.restart()
+    ingest.feed(message(1, telemetry(), telemetry(t=NOW + 2)))
+    assert ingest.stored == []
+    assert ingest.quarantine == [("seq: 2 was received before with another body", True, 1)]
 
 
 def test_another_body_of_a_quarantined_record_is_noticed_too(ingest: Ingesting) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, func, select
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
-from forewarn_cloud.adapters.telemetry_codec import decode_columns
 from forewarn_edge_agent.monitor import Monitor
 from forewarn_edge_agent.spool import Inspection, inspect
 from forewarn_models import wire
@@ -21,6 +20,7 @@ from tests.faults.chaos.comparison import AdvisoryKey, Appended, LaneKey, Shelf,
 from tests.faults.chaos.journal import last_confirmed
 from tests.faults.chaos.machine import ASSET_TYPE, BASELINE_SAMPLES, Machine
 from tests.faults.chaos.plan import Plan
+from tests.stored import stored_samples, stored_seqs
 
 HOLDING_STOCK: Final = ("RESERVED", "IN_TRANSFER")
 
@@ -116,9 +116,7 @@ def read_stored(plan: Plan, database: Path) -> Stored:
 def _samples(plan: Plan, connection: Connection) -> tuple[dict[str, Counter[int]], Counter[str]]:
     machines = {machine.asset: machine for machine in plan.machines}
     found, wrong = defaultdict[str, Counter[int]](Counter), Counter[str]()
-    blocks = schema.telemetry_blocks.c
-    for asset, columns in connection.execute(select(blocks.asset, blocks.columns)):
-        t_ms, readings = decode_columns(bytes(columns))
+    for asset, (t_ms, readings) in stored_samples(connection):
         numbers = [machines[asset].number_of(int(t)) for t in t_ms]
         found[asset].update(numbers)
         wrong[asset] += _wrong(machines[asset], numbers, readings)
@@ -136,9 +134,10 @@ def _wrong(machine: Machine, numbers: Sequence[int], readings: Any) -> int:
 
 def _lanes(connection: Connection) -> dict[LaneKey, dict[str, StoredLane]]:
     seqs = defaultdict[tuple[str, str, str], list[int]](list)
-    for lane, table in (("telemetry", schema.telemetry_blocks), ("advisory", schema.advisories)):
-        for node, epoch, seq in connection.execute(select(table.c.node, table.c.epoch, table.c.seq)):
-            seqs[node, lane, epoch].append(seq)
+    seqs |= {(node, "telemetry", epoch): stored for (node, epoch), stored in stored_seqs(connection).items()}
+    told = schema.advisories.c
+    for node, epoch, seq in connection.execute(select(told.node, told.epoch, told.seq)):
+        seqs[node, "advisory", epoch].append(seq)
     gaps, gap_seqs = defaultdict[tuple[str, str, str], list[tuple[int, int]]](list), defaultdict[Any, list[int]](list)
     for row in connection.execute(select(schema.gaps)):
         gaps[row.node, row.lane, row.epoch].append((row.first_seq, row.last_seq))

@@ -203,7 +203,38 @@ telemetry_blocks = Table(
     CheckConstraint("first_ms <= last_ms", name="time_ordered"),
     Index(None, "tenant", "asset", "last_ms"),
 )
-"""One row per record: times and signals as compressed columns."""
+"""One row per record: times and signals as compressed columns. Upkeep moves them into the two tables below."""
+
+telemetry_leaves = Table(
+    "telemetry_leaves",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    _name("tenant"),
+    _name("asset"),
+    Column("level_ms", BigInteger, nullable=False),
+    Column("rolled_ms", BigInteger, nullable=False),
+    _instant("first_ms"),
+    _instant("last_ms"),
+    Column("samples", Integer, nullable=False),
+    Column("columns", LargeBinary, nullable=False),
+    CheckConstraint("first_ms <= last_ms", name="time_ordered"),
+    Index("ix_telemetry_leaves_place", "tenant", "asset", "level_ms", "rolled_ms", "last_ms", "first_ms"),
+)
+"""What an asset measured, in large blocks that do not overlap: its samples (`level_ms` 0), and summaries of them in
+buckets of `level_ms`. `rolled_ms`: of samples, the narrowest level that holds them too; 0 if none does. Never updated:
+what changes is a new row."""
+
+telemetry_digests = Table(
+    "telemetry_digests",
+    metadata,
+    _name("tenant", primary_key=True),
+    _name("node", primary_key=True),
+    _name("epoch", primary_key=True),
+    Column("page", BigInteger, primary_key=True, autoincrement=False),
+    Column("digests", LargeBinary, nullable=False),
+    _instant("updated_at"),
+)
+"""Digests of the records that are in leaves now, many to a page."""
 
 advisories = Table(
     "advisories",
