@@ -10,12 +10,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import ArgumentError
 
 from forewarn_cloud.adapters.commands_sql import SqlCommands, SqlResends
-from forewarn_cloud.adapters.ingest_sql import SqlLedger, Telemetry
+from forewarn_cloud.adapters.ingest_sql import SqlLedger, SqlLedgerTransaction, Telemetry
 from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
 from forewarn_cloud.adapters.sql.answers import SqlChanges
 from forewarn_cloud.adapters.sql.engine import make_engine, reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
-from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions
+from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions, SqlUnitOfWork, run_in_transaction
 from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
 from forewarn_cloud.adapters.telemetry_elsewhere import ElsewhereUpkeep, TelemetryElsewhere
 from forewarn_cloud.adapters.telemetry_retention import SqlRetention
@@ -26,6 +26,7 @@ from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
 from forewarn_cloud.ingest.pipeline import Ingest
 from forewarn_cloud.ingest.quota import Limits
+from forewarn_cloud.ingest.replay import Replayed, replay
 from forewarn_cloud.notifications.delivery import Sender
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.service.chain import Chain
@@ -157,6 +158,18 @@ def make_ingest(
     )
 
 
+def replay_quarantined(
+    settings: Settings, engine: Engine, clock: Clock, principal: Principal, refused_id: int
+) -> Replayed:
+    """Judge one anew, in a transaction. Raises: NotFound, Conflict, Unavailable, SettingsError"""
+    telemetry = telemetry_in(open_samples(settings))
+
+    def work(uow: SqlUnitOfWork) -> Replayed:
+        return replay(uow, SqlLedgerTransaction(uow.connection, telemetry=telemetry), principal, clock, refused_id)
+
+    return run_in_transaction(engine, work)
+
+
 Work = Callable[[Event], None]
 """Runs in a thread of its own until the event is set."""
 
@@ -199,6 +212,7 @@ def make_web(
         telemetry=telemetry,
         transactions=SqlTransactions(engine),
         changes=SqlChanges(engine),
+        ledger=lambda connection: SqlLedgerTransaction(connection, telemetry=telemetry),
         principal=local_principal(settings),
         ready=lambda: {"database": _answers(engine), "broker": ingest.connected, "ingest": ingest.serving},
         allowed_hosts=(*LOCAL_HOSTS, *_own_hosts(settings)),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from forewarn_cloud.backup.archive import Progress
     from forewarn_cloud.settings import Settings
+    from forewarn_cloud.views import Refused
 
 FAILED: Final = 1
 CONFIGURATION: Final = 78
@@ -30,9 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 node_app = typer.Typer(help="Edge nodes: which may send.", no_args_is_help=True)
+quarantine_app = typer.Typer(help="What was refused, and why.", no_args_is_help=True)
+gap_app = typer.Typer(help="Records that never came.", no_args_is_help=True)
 audit_app = typer.Typer(help="The audit: who did what, and when.", no_args_is_help=True)
 app.add_typer(node_app, name="node")
 app.add_typer(audit_app, name="audit")
+app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(gap_app, name="gap")
 register(app)
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings as TOML.")]
@@ -335,6 +340,117 @@ def resend(
             asked = run_in_transaction(engine, ask)
     for one in asked:
         typer.echo(f"asked {node} for {one.lane} {one.first_seq} to {one.last_seq} of {one.epoch}")
+
+
+@quarantine_app.command("list")
+def list_quarantine(
+    node: Annotated[str | None, typer.Option(help="Of this node only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,
+    as_json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Messages and records that were refused, with the reason, the latest first."""
+    from forewarn_cloud import views
+    from forewarn_cloud.adapters.sql.engine import reading
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _database(settings) as engine, reading(engine) as connection:
+            found = views.list_quarantine(connection, settings.tenant, node=node, limit=limit).items
+    if as_json:
+        _echo_json([_described(row) for row in found])
+        return
+    for row in found:
+        typer.echo(
+            f"{row.id}  {row.topic}  {'SECURITY  ' if row.security else ''}{row.reason}  (seen {row.times_seen})"
+        )
+    if not found:
+        typer.echo("nothing was refused")
+
+
+@quarantine_app.command("show")
+def show_refused(
+    refused_id: Annotated[int, typer.Argument(metavar="ID", min=1, max=2**53)],
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """One of them, with what came, as JSON."""
+    from forewarn_cloud import views
+    from forewarn_cloud.adapters.sql.engine import reading
+    from forewarn_cloud.errors import NotFound
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _database(settings) as engine, reading(engine) as connection:
+            found = views.get_refused(connection, settings.tenant, refused_id)
+        if found is None:
+            raise NotFound("quarantined message", str(refused_id))
+    _echo_json(_described(found))
+
+
+@quarantine_app.command("replay")
+def replay_refused(
+    refused_ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=2**53)],
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Judge them anew, as if they were delivered now. Ends with 1 if any is refused again."""
+    from forewarn_cloud.bootstrap import local_principal, open_clock, replay_quarantined
+
+    refused = 0
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        clock, who = open_clock(os.environ), local_principal(settings)
+        with _database(settings) as engine:
+            for refused_id in refused_ids:
+                outcome = replay_quarantined(settings, engine, clock, who, refused_id)
+                refused += not outcome.taken
+                typer.echo(f"{refused_id}: {'taken' if outcome.taken else f'refused again: {outcome.reason}'}")
+    raise typer.Exit(FAILED if refused else 0)
+
+
+@gap_app.command("list")
+def list_gaps(
+    node: Annotated[str | None, typer.Option(help="Of this node only.")] = None,
+    as_json: Json = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Records that were told or found to be lost, and whether they have come after all."""
+    from dataclasses import asdict
+
+    from forewarn_cloud import views
+    from forewarn_cloud.adapters.sql.engine import reading
+
+    with _told():
+        settings = _settings(config, data_dir=data_dir, database_url=database_url)
+        with _database(settings) as engine, reading(engine) as connection:
+            found = views.list_gaps(connection, settings.tenant, node=node, limit=10_000).items
+    if as_json:
+        _echo_json([asdict(gap) for gap in found])
+        return
+    for gap in found:
+        where = f"{gap.node}  {gap.lane} {gap.first_seq} to {gap.last_seq or '?'} of {gap.epoch}"
+        typer.echo(f"{where}  {gap.state.lower().replace('_', ' ')}  {gap.reason}")
+    if not found:
+        typer.echo("no record is missing")
+
+
+def _described(refused: "Refused") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(refused), "body": refused.body_text}
+
+
+def _echo_json(found: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 @audit_app.command("verify")

@@ -278,7 +278,7 @@ class AuditNote:
     tenant: str
     at: int
     actor: str
-    subject: Literal["order", "episode", "part", "asset", "node", "diagnosis", "database"]
+    subject: Literal["order", "episode", "part", "asset", "node", "diagnosis", "database", "quarantine"]
     subject_id: str
     action: str
     detail: dict[str, Any]

@@ -814,6 +814,11 @@ def list_quarantine(
     return Page(items=tuple(_build(Refused, row) for row in rows), next_key=next_key)
 
 
+def get_refused(connection: Connection, tenant: str, refused_id: int) -> Refused | None:
+    found = _all(connection, Refused, quarantine, quarantine.c.tenant == tenant, quarantine.c.id == refused_id)
+    return next(iter(found), None)
+
+
 def list_gaps(
     connection: Connection, tenant: str, *, node: str | None = None, after: Key | None = None, limit: int = 50
 ) -> Page[Gap]:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -44,6 +44,7 @@ from forewarn_cloud.ingest.ledger import (
 )
 from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
 from forewarn_cloud.ingest.progress import Progress
+from forewarn_cloud.ingest.replay import Quarantined
 from forewarn_cloud.telemetry import TelemetryStore
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class SqlLedgerTransaction:
     connection: Connection
     quarantine_rows: int = QUARANTINE_ROWS
     telemetry: Telemetry = SqlTelemetry
+    _taken_out: dict[int, Row] = field(default_factory=dict)
 
     def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]:
         table = schema.nodes.c
@@ -179,6 +181,37 @@ class SqlLedgerTransaction:
         if resends:
             self.connection.execute(self._upsert(schema.commands).on_conflict_do_nothing(), resends)
         self._note_declared(changes)
+
+    # --- what is replayed -------------------------------------------------------------------------------------------
+
+    def take_out(self, tenant: str, refused_id: int) -> Quarantined | None:
+        table = schema.quarantine
+        query = select(table).where(table.c.tenant == tenant, table.c.id == refused_id).with_for_update()
+        row = self.connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        self._taken_out[refused_id] = dict(row._mapping)
+        self.connection.execute(delete(table).where(table.c.id == refused_id))
+        is_record = row.seq is not None and row.lane is not None and row.node is not None
+        return Quarantined(
+            id=row.id,
+            topic=row.topic,
+            digest=bytes(row.digest),
+            reason=row.reason,
+            body=bytes(row.body),
+            lane=(tenant, row.node, row.lane, row.epoch) if is_record else None,
+            seq=row.seq if is_record else None,
+        )
+
+    def put_back(self, tenant: str, refused_id: int, reason: str) -> None:
+        row = self._taken_out.pop(refused_id)
+        assert row["tenant"] == tenant
+        self._insert(schema.quarantine, [row | {"reason": reason}])
+
+    def handle_again(self, lane: LaneKey, seq: int) -> None:
+        table, (tenant, node, _, epoch) = schema.advisories, lane
+        this = (table.c.tenant == tenant, table.c.node == node, table.c.epoch == epoch, table.c.seq == seq)
+        self.connection.execute(update(table).where(*this).values(handled_at=None))
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,11 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 from sqlalchemy import Connection
 
+from forewarn_cloud.adapters.ingest_sql import SqlLedgerTransaction
 from forewarn_cloud.api.problems import Forbidden
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.idempotency import Changes
+from forewarn_cloud.ingest.replay import QuarantineTransaction
 from forewarn_cloud.ports import Transactions
 from forewarn_cloud.principal import LOCAL_PRINCIPAL, Principal, Role
 from forewarn_cloud.telemetry import TelemetryStore
@@ -30,6 +32,8 @@ class ApiDeps:
     """How use-cases are run."""
     changes: Changes
     """How they are run for callers who may repeat themselves."""
+    ledger: Callable[[Connection], QuarantineTransaction] = SqlLedgerTransaction
+    """How what is in quarantine is judged anew."""
     principal: Principal = LOCAL_PRINCIPAL
     """Who every request is from, until identity is built."""
     ready: Callable[[], Mapping[str, bool]] = dict

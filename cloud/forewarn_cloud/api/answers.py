@@ -282,6 +282,12 @@ class Refused(Answer):
     body_text: str = Field(description="The first 4 KiB of what came, as text with escapes.")
 
 
+class Replayed(Answer):
+    id: int
+    taken: bool
+    reason: str | None = Field(description="Why it was refused again.")
+
+
 class Gap(Answer):
     node: str
     lane: str

@@ -63,9 +63,20 @@ class Change:
         status: HTTPStatus = HTTPStatus.OK,
     ) -> Response:
         """Act, and answer with what is there then; without a body if `answer` is None."""
+        return self.run_on(principal, lambda uow, _: act(uow), answer, status=status)
+
+    def run_on(
+        self,
+        principal: Principal,
+        act: Callable[[UnitOfWork, Connection], object],
+        answer: Callable[[Connection], Answer] | None = None,
+        *,
+        status: HTTPStatus = HTTPStatus.OK,
+    ) -> Response:
+        """The same for what acts on the connection, too."""
 
         def work(uow: UnitOfWork, connection: Connection) -> Answered:
-            act(uow)
+            act(uow, connection)
             if answer is None:
                 return Answered(status=HTTPStatus.NO_CONTENT, body="")
             return Answered(status=status, body=answer(connection).model_dump_json())

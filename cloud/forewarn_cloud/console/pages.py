@@ -21,6 +21,8 @@ from forewarn_cloud.console.knowledge import TypeWords
 from forewarn_cloud.console.rendering import CurrentPage, Page, PageRoute, render, static_file
 from forewarn_cloud.entities import OPEN_STATES, Finding, Order, Outcome
 from forewarn_cloud.errors import Invalid, NotFound, ServiceError, VersionConflict
+from forewarn_cloud.idempotency import Answered
+from forewarn_cloud.ingest.replay import replay as replay_quarantined
 from forewarn_cloud.notifications.delivery import Undeliverable
 from forewarn_cloud.notifications.render import Rendered
 from forewarn_cloud.notifications.render import render as write_message
@@ -447,7 +449,13 @@ def replay(deps: Deps, principal: Desk, notification_id: IdInPath) -> RedirectRe
 
 
 @router.get("/nodes")
-def nodes(deps: Deps, principal: Reader, page: CurrentPage, pages: Pages) -> HTMLResponse:
+def nodes(
+    deps: Deps,
+    principal: Reader,
+    page: CurrentPage,
+    pages: Pages,
+    replayed: Literal["taken", "refused_again"] | None = None,
+) -> HTMLResponse:
     """The nodes, what they had to drop, and what was refused."""
     with deps.reading() as connection:
         enrolled = views.list_nodes(connection, principal.tenant, limit=NODES_SHOWN)
@@ -459,9 +467,22 @@ def nodes(deps: Deps, principal: Reader, page: CurrentPage, pages: Pages) -> HTM
         nodes=[presentation.node_line(node) for node in enrolled.items],
         gaps=gaps.items,
         quarantined=refused.items,
+        replayed=replayed,
         bodies={row.id: row.body.decode("utf-8", "backslashreplace") for row in refused.items},
         **_pager(page, pages.listing(refused).next_cursor),
     )
+
+
+@router.post("/quarantine/{refused_id}/replay")
+def replay_refused(deps: Deps, principal: Desk, refused_id: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
+    """Judge it anew; where it is refused again, its row says why."""
+
+    def work(uow: UnitOfWork, connection: Connection) -> Answered:
+        found = replay_quarantined(uow, deps.ledger(connection), principal, deps.clock, refused_id)
+        return Answered(status=303, body="taken" if found.taken else "refused_again")
+
+    outcome = deps.changes.run(work, None).body
+    return RedirectResponse(f"/nodes?replayed={outcome}", 303)
 
 
 @router.post("/gaps/resend")

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import httpx
 import uvicorn
+from fastapi import APIRouter
 
 from forewarn_cloud.adapters.sql.answers import SqlChanges
 from forewarn_cloud.adapters.sql.engine import reading
@@ -61,8 +62,8 @@ def deps_of(world: World, principal: Principal = ADMIN, **changes: Any) -> ApiDe
 
 
 @contextmanager
-def serving(deps: ApiDeps) -> Iterator[Api]:
-    config = uvicorn.Config(create_app(deps), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+def serving(deps: ApiDeps, *routers: APIRouter) -> Iterator[Api]:
+    config = uvicorn.Config(create_app(deps, routers), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

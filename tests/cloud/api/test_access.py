@@ -11,7 +11,7 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import select
 
 from forewarn_cloud.adapters.sql.engine import writing
-from forewarn_cloud.adapters.sql.schema import lane_progress, mailbox, outbox
+from forewarn_cloud.adapters.sql.schema import lane_progress, mailbox, outbox, quarantine
 from forewarn_cloud.api.access import current_principal
 from forewarn_cloud.api.app import create_app
 from forewarn_cloud.console.pages import router as console
@@ -66,6 +66,9 @@ def filled(world: World) -> dict[str, str]:
         connection.execute(outbox.update().where(outbox.c.id == notification).values(state="DEAD"))
         mail = {"message_id": "<m@x>", "tenant": TENANT, "received_at": START_MS, "sender": "a", "recipient": "b"}
         connection.execute(mailbox.insert().values(mail | {"subject": "s", "body": "b"}))
+        refused = {"tenant": TENANT, "topic": "t", "digest": b"d" * 16, "reason": "r", "body": b"b"}
+        kept = quarantine.insert().values(refused | {"received_at": START_MS}).returning(quarantine.c.id)
+        refused_id = connection.execute(kept).scalar_one()
     return {
         "order_id": world.order().id,
         "asset": "pump-1",
@@ -73,6 +76,7 @@ def filled(world: World) -> dict[str, str]:
         "part_no": SEAL,
         "notification_id": notification,
         "message_id": "%3Cm%40x%3E",
+        "refused_id": str(refused_id),
     }
 
 
