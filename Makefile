@@ -51,7 +51,7 @@ bench-vibration: $(READY) ## speed of the features of waveforms, one JSON line
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_vibration.py $(ARGS)
 
 bench-ingest: $(READY)  ## from MQTT to committed rows, one JSON line
-	$(BIN)/python tests/benchmarks/bench_ingest.py $(ARGS)
+	$(BIN)/python -m tests.benchmarks.bench_ingest $(ARGS)
 
 chaos: $(READY)         ## 8 minutes of kills and broken links, then a comparison, one JSON line: ARGS="--seed 7 --seconds 600"
 	$(BIN)/python -m tests.faults.chaos.run $(ARGS)

@@ -1,15 +1,15 @@
-"""From MQTT to committed rows: the real `forewarn-cloud up` with its broker and a generator, on this machine.
+"""From MQTT to committed rows: the real `forewarn-cloud up` with its broker, generators and agents, on this machine.
 
 A message counts when the cloud has acknowledged its records end to end, that is after the transaction is on disk. The
-generator writes ready-made packets to plain sockets, so that little of the machine goes into it. The last line of the
-output is one JSON object.
+generators write ready-made packets to plain sockets, so that little of the machine goes into them. Figures are medians
+of several runs. The last line of the output is one JSON object with a key per row of what was to be reached.
 """
 
 import argparse
 import json
 import os
 import socket
-import struct
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,61 +17,154 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from forewarn_models import wire
+from tests.benchmarks import catch_up, many_nodes, mqtt_bytes
+from tests.benchmarks.cloud_process import TENANT, Cloud, listening, running_cloud, victoria_metrics
 
-PROGRAM = str(Path(sys.executable).parent / "forewarn-cloud")
+SENDERS = 4
 IN_FLIGHT = 500
-TENANT = "local"
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What each node sends: messages of `records` records of `samples` samples of `signals` signals."""
+    """What each node sends: messages of one record of `samples` samples of `signals` signals."""
 
     name: str
-    records: int
     samples: int
     signals: int
+    messages: int
 
     @property
     def values(self) -> int:
         """Signal values in a message."""
-        return self.records * self.samples * self.signals
+        return self.samples * self.signals
 
 
-LOADS = (
-    Load(name="one_sample", records=1, samples=1, signals=8),
-    Load(name="blocks", records=1, samples=100, signals=8),
-    Load(name="backlog", records=20, samples=100, signals=8),
-)
+ONE_SAMPLE = Load(name="one_sample", samples=1, signals=8, messages=40_000)
+BLOCKS = Load(name="blocks", samples=100, signals=8, messages=16_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    runs: int
+    quick: bool
+    nodes: int
+    minutes: float
+
+    def share(self, load: Load) -> Load:
+        return replace(load, messages=load.messages // 4) if self.quick else load
 
 
 def main() -> None:
+    options, rows = parsed()
+    found: Figures = {"cpus": os.cpu_count(), "runs": options.runs}
+    for name in rows:
+        found[name] = ROWS[name](options)
+        print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+    print(json.dumps(found))
+
+
+def parsed() -> tuple[Options, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=20_000, help="of each load (default %(default)s)")
-    parser.add_argument("--nodes", type=int, default=4, help="sending at once (default %(default)s)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, running_cloud(Path(folder), options.nodes) as port:
-        found = {load.name: measure(load, port, options.nodes, options.messages) for load in LOADS}
-        bytes_a_value = stored_bytes_a_value(Path(folder))
-    result = {"nodes": options.nodes, "cpus": os.cpu_count(), "stored_bytes_per_value": bytes_a_value, **found}
-    print(json.dumps(result))
+    parser.add_argument("--quick", action="store_true", help="one short run of each, 500 nodes for 15 seconds")
+    parser.add_argument("--runs", type=int, default=5, help="of the loads and the catch-up (default %(default)s)")
+    parser.add_argument("--nodes", type=int, default=5000, help="of the row of that name (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of the nodes (default %(default)s)")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which (default %(default)s)")
+    given = parser.parse_args()
+    if given.quick:
+        given.runs, given.nodes, given.minutes = 1, min(given.nodes, 500), 0.25
+    options = Options(runs=given.runs, quick=given.quick, nodes=given.nodes, minutes=given.minutes)
+    return options, given.rows.split(",")
 
 
-def measure(load: Load, port: int, nodes: int, messages: int) -> dict[str, float]:
-    each = max(1, messages // nodes // load.records)
-    names = [f"node-{i}" for i in range(nodes)]
-    packets = {name: publish_packets(name, load, each) for name in names}
-    done = Acknowledged(dict.fromkeys(names, each * load.records), epoch=load.name)
-    with subscribed(port, done):
+# --- the rows ---------------------------------------------------------------------------------------------------------
+
+
+def one_sample(options: Options) -> Figures:
+    with cloud_with_senders() as cloud:
+        return measured(options.share(ONE_SAMPLE), cloud, options.runs)
+
+
+def blocks(options: Options) -> Figures:
+    """The same work with column rows and through the InfluxDB adapter, a line per sample as Telegraf writes it."""
+    with cloud_with_senders() as cloud:
+        found = measured(options.share(BLOCKS), cloud, options.runs)
+    with tempfile.TemporaryDirectory() as folder, victoria_metrics(Path(folder)) as url:
+        if url is None:
+            return found | {"through_influxdb_api": "victoria-metrics is not installed"}
+        with cloud_with_senders(url) as cloud:
+            return found | {"through_influxdb_api": measured(options.share(BLOCKS), cloud, options.runs)}
+
+
+def nodes(options: Options) -> Figures:
+    names = {f"node-{i}": [f"asset-{i}"] for i in range(options.nodes)}
+    with tempfile.TemporaryDirectory() as folder, running_cloud(Path(folder), names) as cloud:
+        command = [sys.executable, "-m", "tests.benchmarks.many_nodes", "--port", str(cloud.broker_port)]
+        command += ["--nodes", str(options.nodes), "--seconds", str(60 * options.minutes)]
+        sent = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        found: Figures = json.loads(sent.stdout)
+        stored = stored_records(Path(folder), many_nodes.EPOCH)
+        return found | {"not_stored": found["messages"] - stored, "cloud_peak_mebibytes": cloud.peak_mebibytes}
+
+
+def caught_up(options: Options) -> Figures:
+    """With the blocks of a source that delivers blocks; and with records of one sample, the worst case."""
+    blocks = [catch_up.measure(records=8640, samples=100) for _ in range(options.runs)]
+    found = {key: statistics.median(run[key] for run in blocks) for key in blocks[0]}
+    single = catch_up.measure(records=86_400 if options.quick else 864_000, samples=1)
+    return found | {"as_single_samples": single}
+
+
+ROWS: dict[str, Callable[[Options], Figures]] = {
+    "one_sample": one_sample,
+    "blocks": blocks,
+    "nodes": nodes,
+    "catch_up": caught_up,
+}
+
+
+# --- loads ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def cloud_with_senders(telemetry_url: str | None = None) -> Iterator[Cloud]:
+    names = {f"node-{i}": [f"asset-{i}"] for i in range(SENDERS)}
+    with tempfile.TemporaryDirectory() as folder, running_cloud(Path(folder), names, telemetry_url=telemetry_url) as up:
+        yield up
+
+
+def measured(load: Load, cloud: Cloud, runs: int) -> Figures:
+    """The median of the runs, after a short one that fills caches."""
+    send_all(replace(load, name="warm-up", messages=load.messages // 10), cloud, 0)
+    cpu_seconds = cloud.cpu_seconds
+    seconds = [send_all(load, cloud, run) for run in range(runs)]
+    median = statistics.median(seconds)
+    return {
+        "messages_per_s": round(load.messages / median),
+        "signal_values_per_s": round(load.messages * load.values / median),
+        "slowest_messages_per_s": round(load.messages / max(seconds)),
+        "cloud_cpu_us_per_message": round((cloud.cpu_seconds - cpu_seconds) / (load.messages * runs) * 1e6, 1),
+        "cloud_peak_mebibytes": cloud.peak_mebibytes,
+    }
+
+
+def send_all(load: Load, cloud: Cloud, run: int) -> float:
+    """Seconds from the first message to the acknowledgement of the last."""
+    epoch, each = f"{load.name}-{run}", max(1, load.messages // SENDERS)
+    names = [f"node-{i}" for i in range(SENDERS)]
+    packets = {name: publish_packets(name, load, epoch, each) for name in names}
+    done = Acknowledged(wanted=dict.fromkeys(names, each), epoch=epoch)
+    with subscribed(cloud.broker_port, done):
+        senders = [threading.Thread(target=send, args=(cloud.broker_port, f"{n}-{epoch}", packets[n])) for n in names]
         began = time.perf_counter()
-        senders = [threading.Thread(target=send, args=(port, f"{n}-{load.name}", packets[n])) for n in names]
         for sender in senders:
             sender.start()
         if not done.everything.wait(600):
@@ -79,182 +172,91 @@ def measure(load: Load, port: int, nodes: int, messages: int) -> dict[str, float
         seconds = time.perf_counter() - began
         for sender in senders:
             sender.join()
-    sent = each * nodes
-    figures = {
-        "messages": sent,
-        "seconds": round(seconds, 3),
-        "messages_per_s": round(sent / seconds),
-        "samples_per_s": round(sent * load.records * load.samples / seconds),
-        "signal_values_per_s": round(sent * load.values / seconds),
-    }
-    print(f"{load.name}: {figures}", file=sys.stderr)
-    return figures
+    return seconds
 
 
-# --- the cloud --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def running_cloud(folder: Path, nodes: int) -> Iterator[int]:
-    """`forewarn-cloud up` on free ports; the port of its broker."""
-    master_data = "".join(
-        f'[[nodes]]\nnode = "node-{i}"\n[[assets]]\nasset = "asset-{i}"\nnode = "node-{i}"\n'
-        f'asset_type = "generic"\nname = "asset {i}"\n'
-        for i in range(nodes)
-    )
-    (folder / "seed.toml").write_text(master_data)
-    options = ["--data-dir", str(folder / "data")]
-    subprocess.run([PROGRAM, "seed", str(folder / "seed.toml"), *options], check=True, stdout=subprocess.DEVNULL)
-    command = [PROGRAM, "up", *options, "--log-level", "warning", "--broker-port", str(free_port())]
-    process = subprocess.Popen([*command, "--port", str(free_port())], stdout=subprocess.DEVNULL)
-    try:
-        yield broker_port(folder / "data" / "endpoints.json", process)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def broker_port(endpoints: Path, process: "subprocess.Popen[bytes]") -> int:
-    deadline = time.monotonic() + 30
-    while not endpoints.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit("forewarn-cloud up did not start")
-        time.sleep(0.05)
-    return int(json.loads(endpoints.read_text())["broker"].rpartition(":")[2])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def stored_bytes_a_value(folder: Path) -> float:
-    """Of the columns of the `blocks` load, without keys and indexes."""
-    from sqlalchemy import func, select
-
-    from forewarn_cloud.adapters.sql.engine import make_engine
-    from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
-
-    engine = make_engine(f"sqlite:///{folder}/data/cloud.db")
-    query = select(func.sum(func.length(blocks.c.columns)), func.sum(blocks.c.samples)).where(
-        blocks.c.epoch == "blocks"
-    )
-    with engine.connect() as connection:
-        size, samples = connection.execute(query).one()
-    engine.dispose()
-    return round(float(size) / (int(samples) * 8), 2)
-
-
-# --- the nodes --------------------------------------------------------------------------------------------------------
-
-
-def publish_packets(node: str, load: Load, messages: int) -> list[bytes]:
-    """MQTT PUBLISH packets with QoS 1."""
+def publish_packets(node: str, load: Load, epoch: str, messages: int) -> list[bytes]:
     rng = np.random.default_rng(7)
-    now_ms = time.time_ns() // 1_000_000
-    topic = wire.topic(TENANT, node, "telemetry").encode()
-    head = struct.pack(">H", len(topic)) + topic
+    first_ms = time.time_ns() // 1_000_000 - 86_400_000
+    topic = wire.topic(TENANT, node, "telemetry")
     packets = []
     for i in range(messages):
-        records = [
-            _record(node, load, now_ms - 86_400_000 + (i * load.records + r) * load.samples, rng)
-            for r in range(load.records)
-        ]
-        payload = wire.encode_message(load.name, i * load.records + 1, records)
-        body = head + struct.pack(">H", i % 65_000 + 1) + payload
-        packets.append(b"\x32" + _length(len(body)) + body)
+        record = noisy_record(node.replace("node", "asset"), load, first_ms + i * load.samples, rng)
+        packets.append(mqtt_bytes.publish(topic, wire.encode_message(epoch, i + 1, [record]), i))
     return packets
 
 
-def _record(node: str, load: Load, first_ms: int, rng: np.random.Generator) -> bytes:
+def noisy_record(asset: str, load: Load, first_ms: int, rng: np.random.Generator) -> bytes:
+    """A slow walk with noise, to two decimals."""
     walk = np.cumsum(rng.normal(0, 0.02, (load.signals, load.samples)), axis=1) + 50
-    noisy = np.round(walk + rng.normal(0, 0.05, walk.shape), 2).astype(np.float32)
+    readings = np.round(walk + rng.normal(0, 0.05, walk.shape), 2).astype(np.float32)
     return wire.encode_telemetry(
         wire.Telemetry(
-            asset=node.replace("node", "asset"),
+            asset=asset,
             asset_type="generic",
             t_ms=first_ms + np.arange(load.samples, dtype=np.int64),
-            signals={f"signal_{k}": column for k, column in enumerate(noisy)},
+            signals={f"signal_{k}": column for k, column in enumerate(readings)},
         )
     )
-
-
-def _length(value: int) -> bytes:
-    encoded = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        encoded.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(encoded)
 
 
 def send(port: int, client_id: str, packets: list[bytes]) -> None:
     """Publish with at most IN_FLIGHT messages that the broker has not acknowledged."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        name = client_id.encode()
-        variable = b"\x00\x04MQTT\x04\x02\x00\x00" + struct.pack(">H", len(name)) + name
-        connection.sendall(b"\x10" + _length(len(variable)) + variable)
-        answers = _Answers(connection)
-        answers.skip(4)
+        connection.sendall(mqtt_bytes.connect(client_id))
+        skip(connection, 4)
         for sent, start in enumerate(range(0, len(packets), IN_FLIGHT // 2)):
             if sent >= 2:
-                answers.skip(4 * (IN_FLIGHT // 2))
+                skip(connection, 4 * (IN_FLIGHT // 2))
             connection.sendall(b"".join(packets[start : start + IN_FLIGHT // 2]))
-        answers.skip(4 * (len(packets) - max(0, sent - 1) * (IN_FLIGHT // 2)))
+        skip(connection, 4 * (len(packets) - max(0, sent - 1) * (IN_FLIGHT // 2)))
 
 
-@dataclass
-class _Answers:
-    connection: socket.socket
-
-    def skip(self, count: int) -> None:
-        while count:
-            received = len(self.connection.recv(min(count, 65_536)))
-            if not received:
-                sys.exit("the broker ended a connection")
-            count -= received
+def skip(connection: socket.socket, count: int) -> None:
+    """Receive and forget so many bytes: acknowledgements have four each."""
+    while count:
+        received = len(connection.recv(min(count, 65_536)))
+        if not received:
+            sys.exit("the broker ended a connection")
+        count -= received
 
 
+@dataclass(kw_only=True)
 class Acknowledged:
     """Waits until every node's records are acknowledged by the cloud."""
 
-    def __init__(self, wanted: dict[str, int], *, epoch: str) -> None:
-        self.wanted, self.epoch = wanted, epoch
-        self.reached = dict.fromkeys(wanted, 0)
-        self.everything = threading.Event()
+    wanted: dict[str, int]
+    epoch: str
+    reached: dict[str, int] = field(default_factory=dict)
+    everything: threading.Event = field(default_factory=threading.Event)
 
     def take(self, topic: str, payload: bytes) -> None:
         ack = wire.decode_control(payload, wire.Ack)
         node = wire.parse_topic(topic).node
-        if ack.epoch == self.epoch and node in self.reached:
-            self.reached[node] = max(self.reached[node], ack.seq)
+        if ack.epoch == self.epoch and node in self.wanted:
+            self.reached[node] = max(self.reached.get(node, 0), ack.seq)
             if self.reached == self.wanted:
                 self.everything.set()
 
 
 @contextmanager
 def subscribed(port: int, done: Acknowledged) -> Iterator[None]:
-    import paho.mqtt.client as paho
-    from paho.mqtt.enums import CallbackAPIVersion
+    with listening(port, [f"fw/v1/{TENANT}/+/ack"], done.take):
+        yield
 
-    ready = threading.Event()
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    on_subscribe: Callable[..., None] = lambda *_: ready.set()  # noqa: E731 - paho wants an attribute
-    client.on_subscribe = on_subscribe
 
-    def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        done.take(message.topic, bytes(message.payload))
+def stored_records(folder: Path, epoch: str) -> int:
+    """How many records of an epoch the database has counted as stored, in the transactions that stored them."""
+    from sqlalchemy import func, select
 
-    client.on_message = on_message
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    client.subscribe(f"fw/v1/{TENANT}/+/ack")
-    if not ready.wait(10):
-        sys.exit("cannot subscribe to acknowledgements")
-    yield
-    client.disconnect()
-    client.loop_stop()
+    from forewarn_cloud.adapters.sql.engine import make_engine, reading
+    from forewarn_cloud.adapters.sql.schema import lane_progress as lanes
+
+    engine = make_engine(f"sqlite:///{folder}/data/cloud.db")
+    with reading(engine) as connection:
+        stored = connection.execute(select(func.sum(lanes.c.records_stored)).where(lanes.c.epoch == epoch)).scalar()
+    engine.dispose()
+    return int(stored or 0)
 
 
 if __name__ == "__main__":

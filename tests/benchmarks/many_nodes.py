@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import time
+import zlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forewarn_models import wire
+from tests.benchmarks import mqtt_bytes
 
 TENANT = "local"
 EPOCH = "nodes"
@@ -101,11 +103,7 @@ class Fleet:
 
     def _connect(self, port: int, name: str) -> None:
         connection = socket.create_connection(("127.0.0.1", port))
-        client = name.encode()
-        ack = wire.topic(TENANT, name, "ack").encode()
-        hello = packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x00" + struct.pack(">H", len(client)) + client)
-        subscribe = packet(0x82, b"\x00\x01" + struct.pack(">H", len(ack)) + ack + b"\x00")
-        connection.sendall(hello + subscribe)
+        connection.sendall(mqtt_bytes.connect(name) + mqtt_bytes.subscribe(wire.topic(TENANT, name, "ack")))
         connection.setblocking(False)
         self.nodes[connection.fileno()] = Node(name=name, connection=connection, record=example(name))
         self.poll.register(connection, select.EPOLLIN)
@@ -126,12 +124,12 @@ class Fleet:
 
     def _read(self, node: Node, received: bytes) -> None:
         at = 0
-        while (found := next_packet(received, at)) is not None:
+        while (found := mqtt_bytes.next_packet(received, at)) is not None:
             kind, body, at = found
-            if kind == 0x90:
+            if kind == mqtt_bytes.SUBACK:
                 node.subscribed = True
-            elif kind == 0x30:
-                self._acknowledged(node, body[2 + int.from_bytes(body[:2], "big") :])
+            elif kind == mqtt_bytes.PUBLISH:
+                self._acknowledged(node, mqtt_bytes.payload_of(body))
         node.received = received[at:]
 
     def _acknowledged(self, node: Node, payload: bytes) -> None:
@@ -154,9 +152,7 @@ def publish(node: Node) -> None:
     """The next record of the node, measured now. A node whose socket is full is not what is measured here."""
     body = node.record.replace(bytes(8), struct.pack("<q", time.time_ns() // 1_000_000), 1)
     seq = len(node.sent_at) + 1
-    topic = wire.topic(TENANT, node.name, "telemetry").encode()
-    head = struct.pack(">H", len(topic)) + topic + struct.pack(">H", seq % 65_000 + 1)
-    sent = packet(0x32, head + wire.encode_message(EPOCH, seq, [body]))
+    sent = mqtt_bytes.publish(wire.topic(TENANT, node.name, "telemetry"), wire.encode_message(EPOCH, seq, [body]), seq)
     node.sent_at.append(time.monotonic())
     if node.connection.send(sent) != len(sent):
         sys.exit(f"{node.name}: the broker takes nothing any more")
@@ -164,7 +160,7 @@ def publish(node: Node) -> None:
 
 def example(node: str) -> bytes:
     """A record with eight zero bytes where its time goes."""
-    rng = np.random.default_rng(abs(hash(node)))
+    rng = np.random.default_rng(zlib.crc32(node.encode()))
     return wire.encode_telemetry(
         wire.Telemetry(
             asset=node.replace("node", "asset"),
@@ -173,28 +169,6 @@ def example(node: str) -> bytes:
             signals={f"signal_{k}": rng.normal(50, 1, 1).astype(np.float32) for k in range(SIGNALS)},
         )
     )
-
-
-def packet(kind: int, body: bytes) -> bytes:
-    length, rest = bytearray(), len(body)
-    while True:
-        rest, digit = divmod(rest, 128)
-        length.append(digit | (0x80 if rest else 0))
-        if not rest:
-            return bytes([kind]) + bytes(length) + body
-
-
-def next_packet(received: bytes, at: int) -> tuple[int, bytes, int] | None:
-    """Its kind, its body and where the next begins; None where it is not all there."""
-    length, shift, start = 0, 0, at + 1
-    while start < len(received):
-        digit = received[start]
-        length |= (digit & 0x7F) << shift
-        shift, start = shift + 7, start + 1
-        if not digit & 0x80:
-            end = start + length
-            return None if end > len(received) else (received[at] & 0xF0, received[start:end], end)
-    return None
 
 
 if __name__ == "__main__":
