@@ -119,7 +119,7 @@ class BrokerConnection:
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscription_answered
-        client.on_message = self._received
+        client.on_received = self._received
         self._client = client
 
     def start(self) -> None:
@@ -253,13 +253,12 @@ class BrokerConnection:
         if reason.is_failure:
             _log.warning("lost the broker at %s:%d: %s", self._url.host, self._url.port, reason)
 
-    def _received(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        receipt = (self._generation, message.mid if message.qos else 0)
+    def _received(self, topic: bytes, payload: bytes, retained: bool, packet: int) -> None:
         try:
-            topic = message.topic
+            name = topic.decode()
         except UnicodeDecodeError:
-            topic = "(topic is not UTF-8)"
-        delivery = Delivery(topic=topic, payload=bytes(message.payload), retained=message.retain, receipt=receipt)
+            name = "(topic is not UTF-8)"
+        delivery = Delivery(topic=name, payload=payload, retained=retained, receipt=(self._generation, packet))
         if self._stopping.is_set():
             return
         try:
