@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?= ../shared/data
 
 .PHONY: demo test check format bench-models bench-figures bench-budget bench-faults bench-findings bench-vibration \
-	bench-ingest chaos state-machine docs-images lock clean
+	bench-ingest chaos state-machine last-part docs-images lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,6 +59,9 @@ chaos: $(READY)         ## 8 minutes of kills and broken links, then a compariso
 state-machine: $(READY) ## many more fates of messages than `make test` tries, each compared with plain delivery (minutes)
 	FOREWARN_STATE_MACHINE_EXAMPLES=2000 FOREWARN_STATE_MACHINE_STEPS=40 \
 		$(BIN)/python -m pytest tests/faults/test_ingest_state_machine.py --timeout 7200 $(ARGS)
+
+last-part: $(READY)     ## 1,000 times 16 writers race for the last parts, one JSON line; ARGS="URL" races on that database
+	$(BIN)/python -m tests.faults.last_part --runs 1000 --writers 16 $(ARGS)
 
 docs-images: $(READY)   ## the pictures of docs/models.md: a simulated pump, and an engine of FD001 that the model had not seen
 	rm -rf build/docs-images

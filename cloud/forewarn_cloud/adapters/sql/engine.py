@@ -2,7 +2,7 @@
 
 SQLite: WAL, synchronous=FULL, foreign keys on. A transaction that will write takes the write lock at its start
 (`writing`), so that it never has to give up half way because what it read has changed. PostgreSQL: READ COMMITTED with
-row locks.
+row locks, which are not waited for without end.
 """
 
 import random
@@ -28,6 +28,10 @@ _LONGEST_PAUSE_SECONDS: Final = 0.2
 _WRITES: Final = "forewarn_writes"
 _PROGRAM: Final = "forewarn-cloud"
 """What PostgreSQL calls our connections."""
+_POSTGRES: Final = {"application_name": _PROGRAM, "connect_timeout": 10, "tcp_user_timeout": 30_000}
+LOCK_TIMEOUT_MS: Final = 5_000
+IDLE_TIMEOUT_MS: Final = 60_000
+"""A transaction whose program does nothing for so long is ended by PostgreSQL, and with it the locks it holds."""
 _CONTENDED_SQLSTATES: Final = ("40001", "40P01", "55P03", "23505")
 """Serialization failure, deadlock, lock not available, and a unique key that another transaction was first to take."""
 
@@ -35,8 +39,9 @@ _CONTENDED_SQLSTATES: Final = ("40001", "40P01", "55P03", "23505")
 def make_engine(url: str) -> Engine:
     """An engine for a `sqlite:///` or `postgresql+psycopg://` URL."""
     if not url.startswith("sqlite"):
-        named = {"application_name": _PROGRAM}
-        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=named)
+        engine = create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=_POSTGRES)
+        event.listen(engine, "connect", _set_up_postgres)
+        return engine
     engine = create_engine(url, pool_size=10, max_overflow=30)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -152,6 +157,14 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _set_up_postgres(connection: DBAPIConnection, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
+    cursor.close()
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -75,6 +75,7 @@ def _refuse_newer(connection: Connection) -> None:
 def lock(connection: Connection) -> None:
     """Keep other programs from migrating until this transaction ends. SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = 0"))  # another's migration takes as long as it takes
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": _LOCK})
 
 
