@@ -1,5 +1,6 @@
 """`forewarn-cloud up`: everything in one process (but for the broker), started in order and stopped in reverse."""
 
+import gc
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
 
 JOIN_SECONDS: Final = 2.0
 CLOSE_STREAMS_SECONDS: Final = 2
+_COLLECT_AFTER: Final = (20_000, 20, 20)
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +69,18 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         endpoints = _endpoints(settings, web.port, broker_url, smtp_url)
         write_endpoints(settings.data_dir, endpoints)
         announce(endpoints)
+        _collect_rarely()
         if not signals.asked.is_set() and not workers.failed:
             web.run()
     return 1 if workers.failed else 0
+
+
+def _collect_rarely() -> None:
+    """What has been built lives as long as we do, and a batch of ingest makes thousands of objects without cycles: the
+    collector of cycles need look at neither over and over."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 @contextmanager

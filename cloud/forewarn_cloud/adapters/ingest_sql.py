@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Insert,
+    Select,
     Table,
     case,
     delete,
@@ -99,35 +100,36 @@ class SqlLedgerTransaction:
 
     def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]:
         table = schema.nodes.c
+        wanted = select(table.tenant, table.node, table.deleted_at, table.declares_assets)
         return {
-            (row.tenant, row.node): KnownNode(deleted=row.deleted_at is not None, declares_assets=row.declares_assets)
-            for row in self._rows(schema.nodes, (table.tenant, table.node), keys)
+            (tenant, node): KnownNode(deleted=deleted_at is not None, declares_assets=declares_assets)
+            for tenant, node, deleted_at, declares_assets in self._rows(wanted, (table.tenant, table.node), keys)
         }
 
     def assets(self, keys: Collection[AssetKey]) -> dict[AssetKey, KnownAsset]:
         table = schema.assets.c
+        wanted = select(table.tenant, table.asset, table.node, table.asset_type, table.deleted_at)
         return {
-            (row.tenant, row.asset): KnownAsset(
-                node=row.node, asset_type=row.asset_type, deleted=row.deleted_at is not None
-            )
-            for row in self._rows(schema.assets, (table.tenant, table.asset), keys)
+            (tenant, asset): KnownAsset(node=node, asset_type=asset_type, deleted=deleted_at is not None)
+            for tenant, asset, node, asset_type, deleted_at in self._rows(wanted, (table.tenant, table.asset), keys)
         }
 
     def signals(self, keys: Collection[AssetKey]) -> dict[AssetKey, frozenset[str]]:
         table = schema.asset_signals.c
         found = dict[AssetKey, set[str]]()
-        for row in self._rows(schema.asset_signals, (table.tenant, table.asset), keys):
+        for row in self._rows(select(schema.asset_signals), (table.tenant, table.asset), keys):
             found.setdefault((row.tenant, row.asset), set()).add(row.signal)
         return {key: frozenset(names) for key, names in found.items()}
 
     def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]:
         table = schema.lane_progress.c
-        columns = (table.tenant, table.node, table.lane, table.epoch)
+        key = (table.tenant, table.node, table.lane, table.epoch)
+        wanted = select(*key, table.contiguous_seq, table.ahead).with_for_update()
         return {
-            (row.tenant, row.node, row.lane, row.epoch): Progress(
-                contiguous=row.contiguous_seq, ahead=tuple((first, last) for first, last in row.ahead)
+            (tenant, node, lane, epoch): Progress(
+                contiguous=contiguous, ahead=tuple((first, last) for first, last in ahead)
             )
-            for row in self._rows(schema.lane_progress, columns, sorted(keys), lock=True)
+            for tenant, node, lane, epoch, contiguous, ahead in self._rows(wanted, key, sorted(keys))
         }
 
     def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
@@ -139,7 +141,7 @@ class SqlLedgerTransaction:
 
     def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]:
         table, found = schema.gaps.c, dict[LaneKey, tuple[OpenGap, ...]]()
-        for row in self._rows(schema.gaps, (table.tenant, table.node, table.lane, table.epoch), keys):
+        for row in self._rows(select(schema.gaps), (table.tenant, table.node, table.lane, table.epoch), keys):
             if row.filled_at is None:
                 lane = (row.tenant, row.node, row.lane, row.epoch)
                 found[lane] = (*found.get(lane, ()), OpenGap(seq=row.seq, missing=missing_of(row)))
@@ -215,12 +217,10 @@ class SqlLedgerTransaction:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _rows(
-        self, table: Table, columns: Sequence[Column[Any]], keys: Collection[Any], *, lock: bool = False
-    ) -> Iterator[Any]:
+    def _rows(self, query: Select[Any], columns: Sequence[Column[Any]], keys: Collection[Any]) -> Iterator[Any]:
+        """Those of the query's rows whose columns have one of the keys."""
         if keys:
-            query = select(table).where(has_key(self.connection.dialect.name, columns, keys))
-            yield from self.connection.execute(query.with_for_update() if lock else query)
+            yield from self.connection.execute(query.where(has_key(self.connection.dialect.name, columns, keys)))
 
     def _digests(self, table: Table, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
         wanted, found = list(seqs), dict[int, bytes]()
@@ -404,7 +404,7 @@ def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Row:
         "lane": name,
         "epoch": epoch,
         "contiguous_seq": change.progress.contiguous,
-        "ahead": msgspec.json.encode(change.progress.ahead).decode(),
+        "ahead": msgspec.json.encode(change.progress.ahead).decode() if change.progress.ahead else "[]",
         "records_stored": change.stored,
         "records_quarantined": change.quarantined,
         "first_at": at,

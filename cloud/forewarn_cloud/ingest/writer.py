@@ -308,9 +308,10 @@ class Writer:
     def _charge(self, incoming: Sequence[Incoming], seconds: float) -> None:
         records, sizes = Counter[NodeKey](), Counter[NodeKey]()
         for message in incoming:
-            if message.node is not None:
-                records[message.node] += len(message.message.records) if isinstance(message, LaneMessage) else 1
-                sizes[message.node] += len(message.delivery.payload)
+            node = message.node
+            if node is not None:
+                records[node] += len(message.message.records) if isinstance(message, LaneMessage) else 1
+                sizes[node] += len(message.delivery.payload)
         for node, count in records.items():
             self.quota.charge(node, records=count, size=sizes[node])
         self._records_per_s = records.total() / max(seconds, 1e-3)
