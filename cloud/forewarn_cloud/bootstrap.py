@@ -212,6 +212,8 @@ def make_web(
         telemetry=telemetry,
         transactions=SqlTransactions(engine),
         changes=SqlChanges(engine),
+        silent_after_ms=round(settings.silent_after_minutes * 60_000),
+        ingest_figures=lambda: ingest.figures,
         ledger=lambda connection: SqlLedgerTransaction(connection, telemetry=telemetry),
         principal=local_principal(settings),
         ready=lambda: {"database": _answers(engine), "broker": ingest.connected, "ingest": ingest.serving},

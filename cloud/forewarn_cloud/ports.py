@@ -64,6 +64,10 @@ class Assets(Protocol):
         """Make it the asset's latest health, unless a later one is known; whether it did."""
         ...
 
+    def note_storm(self, tenant: str, asset: str, at: int, quiet_before: int) -> bool:
+        """Advisories came in a storm; whether the last one was before `quiet_before`, or there was none."""
+        ...
+
 
 class Inbox(Protocol):
     """Advisories as they were received, each waiting until a transaction has acted on it.

@@ -4,11 +4,26 @@ Instants are epoch milliseconds. Lists come in pages: pass a page's `next_key` a
 page stays correct while rows come and go, because the key is a position in the order and not an offset.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Select, and_, exists, func, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+)
 
 from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.schema import (
@@ -37,6 +52,7 @@ from forewarn_cloud.adapters.sql.schema import (
     stock,
 )
 from forewarn_cloud.errors import Invalid
+from forewarn_cloud.ingest.births import Trouble, trouble_of
 from forewarn_models.wire import MAX_SEQ
 
 T = TypeVar("T")
@@ -91,6 +107,15 @@ class Asset:
     tier: int | None
     created_at: int
     health: Health | None
+    """The latest word, however old it is."""
+    condition: str
+    """As of now: UNKNOWN where nothing is known, or nothing is heard of its node."""
+    silent: bool
+    """Its node is offline, or has not been heard of for long."""
+    heard_at: int | None
+    """When its node was last heard of."""
+    storm_at: int | None
+    """When advisories about it last came in a storm."""
     open_orders: tuple["OrderRef", ...]
 
 
@@ -122,38 +147,57 @@ class Node:
     online: bool
     presence_at: int | None
     version: str
+    silent: bool
+    heard_at: int | None
+    trouble: Trouble
+    """What its births look like: an unstable link, or two agents of one name."""
     assets: int
     lanes: tuple[Lane, ...]
 
 
 def list_assets(
-    connection: Connection, tenant: str, *, after: Key | None = None, limit: int = 50, **equals: str | None
+    connection: Connection,
+    tenant: str,
+    *,
+    silent_before: int | None = None,
+    after: Key | None = None,
+    limit: int = 50,
+    **equals: str | None,
 ) -> Page[Asset]:
-    """Assets that were not deleted, by identifier. `equals`: asset_type, node, site, customer, condition."""
+    """Assets that were not deleted, by identifier. `equals`: asset_type, node, site, customer, condition.
+
+    Here and below: a node that was last heard of before `silent_before` is silent; None: then nobody is.
+    """
     filters = {
         "asset_type": assets.c.asset_type,
         "node": assets.c.node,
         "site": assets.c.site,
         "customer": sites.c.customer,
-        "condition": asset_health.c.condition,
+        "condition": _condition(silent_before),
     }
-    query = _where(_select_assets(tenant), filters, equals)
+    query = _where(_select_assets(tenant, silent_before), filters, equals)
     rows, next_key = _page(connection, query, [_SortBy(column=assets.c.asset)], after, limit)
     return Page(items=_assets(connection, tenant, rows), next_key=next_key)
 
 
 def sickest_assets(
-    connection: Connection, tenant: str, *, offset: int = 0, limit: int = 50, **equals: str | None
+    connection: Connection,
+    tenant: str,
+    *,
+    silent_before: int | None = None,
+    offset: int = 0,
+    limit: int = 50,
+    **equals: str | None,
 ) -> tuple[Asset, ...]:
     """Assets in the order the service desk looks at them: the lowest health first, those nothing is known of last."""
-    query = _where(_select_assets(tenant), {"condition": asset_health.c.condition}, equals)
+    query = _where(_select_assets(tenant, silent_before), {"condition": _condition(silent_before)}, equals)
     health = asset_health.c.health_index
     rows = connection.execute(query.order_by(health.is_(None), health, assets.c.asset).limit(limit).offset(offset))
     return _assets(connection, tenant, rows.all())
 
 
-def get_asset(connection: Connection, tenant: str, asset: str) -> Asset | None:
-    rows = connection.execute(_select_assets(tenant).where(assets.c.asset == asset)).all()
+def get_asset(connection: Connection, tenant: str, asset: str, *, silent_before: int | None = None) -> Asset | None:
+    rows = connection.execute(_select_assets(tenant, silent_before).where(assets.c.asset == asset)).all()
     return next(iter(_assets(connection, tenant, rows)), None)
 
 
@@ -183,20 +227,61 @@ def health_history(
     return Page(items=tuple(_health_of_advisory(row.body) for row in rows), next_key=next_key)
 
 
-def list_nodes(connection: Connection, tenant: str, *, after: Key | None = None, limit: int = 50) -> Page[Node]:
-    rows, next_key = _page(connection, _select_nodes(tenant), [_SortBy(column=nodes.c.node)], after, limit)
-    return Page(items=_nodes(connection, tenant, rows), next_key=next_key)
+def list_nodes(
+    connection: Connection,
+    tenant: str,
+    *,
+    silent_before: int | None = None,
+    now_ms: int = 0,
+    after: Key | None = None,
+    limit: int = 50,
+) -> Page[Node]:
+    rows, next_key = _page(
+        connection, _select_nodes(tenant, silent_before), [_SortBy(column=nodes.c.node)], after, limit
+    )
+    return Page(items=_nodes(connection, tenant, rows, now_ms), next_key=next_key)
 
 
-def get_node(connection: Connection, tenant: str, node: str) -> Node | None:
-    rows = connection.execute(_select_nodes(tenant).where(nodes.c.node == node)).all()
-    return next(iter(_nodes(connection, tenant, rows)), None)
+def get_node(
+    connection: Connection, tenant: str, node: str, *, silent_before: int | None = None, now_ms: int = 0
+) -> Node | None:
+    rows = connection.execute(_select_nodes(tenant, silent_before).where(nodes.c.node == node)).all()
+    return next(iter(_nodes(connection, tenant, rows, now_ms)), None)
 
 
-def _select_assets(tenant: str) -> Select[Any]:
+def _last_received() -> Any:
+    """When records of a node last came."""
+    mine = (lane_progress.c.tenant == nodes.c.tenant, lane_progress.c.node == nodes.c.node)
+    return select(func.max(lane_progress.c.updated_at)).where(*mine).correlate(nodes).scalar_subquery()
+
+
+def _is_silent(silent_before: int | None) -> ColumnElement[bool]:
+    """Of a node that was heard of once: it is offline, or nothing came for long. One that never came is no news."""
+    if silent_before is None:
+        return false()
+    received, presence_at = _last_received(), nodes.c.presence_at
+    gone = and_(presence_at.is_not(None), nodes.c.online.is_(False))
+    heard_of = or_(presence_at.is_not(None), received.is_not(None))
+    long_ago = and_(func.coalesce(presence_at, 0) < silent_before, func.coalesce(received, 0) < silent_before)
+    return or_(gone, and_(heard_of, long_ago))
+
+
+def _condition(silent_before: int | None) -> ColumnElement[str]:
+    return case((_is_silent(silent_before), "UNKNOWN"), else_=func.coalesce(asset_health.c.condition, "UNKNOWN"))
+
+
+def _heard_at(row: Row[Any]) -> int | None:
+    return max((at for at in (row.presence_at, row.received_at) if at is not None), default=None)
+
+
+def _select_assets(tenant: str, silent_before: int | None) -> Select[Any]:
     return (
         select(
             assets,
+            nodes.c.presence_at,
+            _last_received().label("received_at"),
+            _is_silent(silent_before).label("silent"),
+            _condition(silent_before).label("condition"),
             sites.c.name.label("site_name"),
             sites.c.time_zone,
             sites.c.customer,
@@ -205,6 +290,7 @@ def _select_assets(tenant: str) -> Select[Any]:
             *[column.label(f"health_{column.name}") for column in asset_health.c if column.name not in _KEY],
         )
         .select_from(assets)
+        .join(nodes, and_(nodes.c.tenant == assets.c.tenant, nodes.c.node == assets.c.node))
         .outerjoin(sites, and_(sites.c.tenant == assets.c.tenant, sites.c.site == assets.c.site))
         .outerjoin(customers, and_(customers.c.tenant == sites.c.tenant, customers.c.customer == sites.c.customer))
         .outerjoin(asset_health, and_(asset_health.c.tenant == assets.c.tenant, asset_health.c.asset == assets.c.asset))
@@ -236,6 +322,10 @@ def _asset(row: Row[Any], open_orders: tuple[OrderRef, ...]) -> Asset:
         tier=row.tier,
         created_at=row.created_at,
         health=_health_of_row(row._mapping) if row.health_observed_at is not None else None,
+        condition=row.condition,
+        silent=bool(row.silent),
+        heard_at=_heard_at(row),
+        storm_at=row.storm_at,
         open_orders=open_orders,
     )
 
@@ -261,16 +351,19 @@ def _health_of_advisory(body: dict[str, Any]) -> Health:
     )
 
 
-def _select_nodes(tenant: str) -> Select[Any]:
+def _select_nodes(tenant: str, silent_before: int | None) -> Select[Any]:
     living = select(func.count()).where(
         assets.c.tenant == nodes.c.tenant, assets.c.node == nodes.c.node, assets.c.deleted_at.is_(None)
     )
-    return select(nodes, living.scalar_subquery().label("assets")).where(
-        nodes.c.tenant == tenant, nodes.c.deleted_at.is_(None)
-    )
+    return select(
+        nodes,
+        living.scalar_subquery().label("assets"),
+        _last_received().label("received_at"),
+        _is_silent(silent_before).label("silent"),
+    ).where(nodes.c.tenant == tenant, nodes.c.deleted_at.is_(None))
 
 
-def _nodes(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> tuple[Node, ...]:
+def _nodes(connection: Connection, tenant: str, rows: Sequence[Row[Any]], now_ms: int) -> tuple[Node, ...]:
     query = (
         select(lane_progress.c.node, *[lane_progress.c[name] for name in Lane.__dataclass_fields__])
         .where(lane_progress.c.tenant == tenant, lane_progress.c.node.in_([row.node for row in rows]))
@@ -285,6 +378,9 @@ def _nodes(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> tup
             online=row.online,
             presence_at=row.presence_at,
             version=row.version,
+            silent=bool(row.silent),
+            heard_at=_heard_at(row),
+            trouble=trouble_of([(at, epoch) for at, epoch in row.births or ()], now_ms),
             assets=row.assets,
             lanes=lanes.get(row.node, ()),
         )
@@ -823,13 +919,17 @@ def list_gaps(
     connection: Connection, tenant: str, *, node: str | None = None, after: Key | None = None, limit: int = 50
 ) -> Page[Gap]:
     """Gaps by node and position."""
-    same_lane = and_(*(commands.c[name] == gaps.c[name] for name in ("tenant", "node", "lane", "epoch")))
-    overlap = and_(commands.c.first_seq <= gaps.c.last_seq, commands.c.last_seq >= gaps.c.first_seq)
-    asked = exists().where(same_lane, overlap, commands.c.command == "resend", commands.c.state == "PENDING")
-    query = select(gaps, asked.label("asked")).where(gaps.c.tenant == tenant, *_equal({gaps.c.node: node}))
+    query = select(gaps, _is_asked_for().label("asked")).where(gaps.c.tenant == tenant, *_equal({gaps.c.node: node}))
     by_position = [_SortBy(column=column) for column in (gaps.c.node, gaps.c.lane, gaps.c.epoch, gaps.c.seq)]
     rows, next_key = _page(connection, query, by_position, after, limit)
     return Page(items=tuple(map(_gap, rows)), next_key=next_key)
+
+
+def _is_asked_for() -> ColumnElement[bool]:
+    """Of a gap: whether a request to send some of it again is open."""
+    same_lane = and_(*(commands.c[name] == gaps.c[name] for name in ("tenant", "node", "lane", "epoch")))
+    overlap = and_(commands.c.first_seq <= gaps.c.last_seq, commands.c.last_seq >= gaps.c.first_seq)
+    return exists().where(same_lane, overlap, commands.c.command == "resend", commands.c.state == "PENDING")
 
 
 def _gap(row: Row[Any]) -> Gap:
@@ -897,10 +997,32 @@ class Figures:
     quarantined_security: int
     nodes: int
     nodes_online: int
+    nodes_silent: int
     records_stored_by_lane: dict[str, int]
+    quarantined_by_kind: dict[str, int]
+    """By what the reason is about: see `REASON_KINDS`."""
+    gaps_by_state: dict[str, int]
+    resends_by_state: dict[str, int]
+    oldest_unhandled_at: int | None
+    """When the advisory that waits longest was received."""
 
 
-def figures(connection: Connection, tenant: str) -> Figures:
+REASON_KINDS: Final = frozenset(
+    {"message", "envelope", "records", "record", "schema", "epoch", "seq", "t", "signals", "asset", "node", "tenant"}
+    | {"topic", "gap", "advisory", "presence", "telemetry", "reply", "observed_at", "health_index", "contributions"}
+    | {"failure_modes", "rul_hours"}
+)
+
+
+def reason_kind(reason: str) -> str:
+    """What a reason is about, of a few: a reason itself may name anything."""
+    if reason.startswith("could not be"):
+        return "not_stored"
+    kind = re.split(r"[:.]", reason, maxsplit=1)[0]
+    return kind if kind in REASON_KINDS else "other"
+
+
+def figures(connection: Connection, tenant: str, *, silent_before: int | None = None) -> Figures:
     living = (assets.c.tenant == tenant, assets.c.deleted_at.is_(None))
     enrolled = (nodes.c.tenant == tenant, nodes.c.deleted_at.is_(None))
     unhandled = (advisories.c.tenant == tenant, advisories.c.handled_at.is_(None))
@@ -911,7 +1033,7 @@ def figures(connection: Connection, tenant: str) -> Figures:
     )
     return Figures(
         assets=_count(connection, *living),
-        assets_by_condition=_count_by(connection, tenant, asset_health.c.condition),
+        assets_by_condition=_conditions(connection, tenant, silent_before),
         orders_by_state=_count_by(connection, tenant, orders.c.state),
         notifications_by_state=_count_by(connection, tenant, outbox.c.state),
         reservations_by_state=_count_by(connection, tenant, reservations.c.state),
@@ -920,16 +1042,49 @@ def figures(connection: Connection, tenant: str) -> Figures:
         quarantined_security=_count(connection, quarantine.c.tenant == tenant, quarantine.c.security),
         nodes=_count(connection, *enrolled),
         nodes_online=_count(connection, *enrolled, nodes.c.online),
+        nodes_silent=_count(connection, *enrolled, _is_silent(silent_before)),
         records_stored_by_lane={lane: int(records) for lane, records in connection.execute(stored)},
+        quarantined_by_kind=_kinds(_count_by(connection, tenant, quarantine.c.reason)),
+        gaps_by_state=_gap_states(connection, tenant),
+        resends_by_state=_count_by(connection, tenant, commands.c.state, commands.c.command == "resend"),
+        oldest_unhandled_at=connection.execute(select(func.min(advisories.c.received_at)).where(*unhandled)).scalar(),
     )
+
+
+def _conditions(connection: Connection, tenant: str, silent_before: int | None) -> dict[str, int]:
+    condition = _condition(silent_before).label("condition")
+    found = (
+        select(condition)
+        .select_from(asset_health)
+        .join(assets, and_(assets.c.tenant == asset_health.c.tenant, assets.c.asset == asset_health.c.asset))
+        .join(nodes, and_(nodes.c.tenant == assets.c.tenant, nodes.c.node == assets.c.node))
+        .where(asset_health.c.tenant == tenant)
+        .subquery()
+    )
+    counted = select(found.c.condition, func.count()).group_by(found.c.condition)
+    return {str(value): int(count) for value, count in connection.execute(counted)}
+
+
+def _kinds(reasons: Mapping[str, int]) -> dict[str, int]:
+    found = dict[str, int]()
+    for reason, count in reasons.items():
+        found[reason_kind(reason)] = found.get(reason_kind(reason), 0) + count
+    return found
+
+
+def _gap_states(connection: Connection, tenant: str) -> dict[str, int]:
+    filled = _count(connection, gaps.c.tenant == tenant, gaps.c.filled_at.is_not(None))
+    asked = _count(connection, gaps.c.tenant == tenant, gaps.c.filled_at.is_(None), _is_asked_for())
+    lost = _count(connection, gaps.c.tenant == tenant, gaps.c.filled_at.is_(None)) - asked
+    return {"FILLED": filled, "RESEND_REQUESTED": asked, "LOST": lost} if filled or asked or lost else {}
 
 
 def _count(connection: Connection, *wanted: ColumnElement[bool]) -> int:
     return int(connection.execute(select(func.count()).where(*wanted)).scalar_one())
 
 
-def _count_by(connection: Connection, tenant: str, column: Column[Any]) -> dict[str, int]:
-    query = select(column, func.count()).where(column.table.c.tenant == tenant).group_by(column)
+def _count_by(connection: Connection, tenant: str, column: Column[Any], *wanted: ColumnElement[bool]) -> dict[str, int]:
+    query = select(column, func.count()).where(column.table.c.tenant == tenant, *wanted).group_by(column)
     return {str(value): int(count) for value, count in connection.execute(query)}
 
 

@@ -1,5 +1,6 @@
 """What ingest reads and writes, in the relational database."""
 
+import logging
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from forewarn_cloud.adapters.sql.repositories import SqlRecords
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.entities import AuditNote
 from forewarn_cloud.errors import Contended, Unavailable
+from forewarn_cloud.ingest.births import Trouble, trouble_of, with_birth
 from forewarn_cloud.ingest.ledger import (
     Asked,
     Changes,
@@ -49,6 +51,7 @@ from forewarn_cloud.ingest.replay import Quarantined
 from forewarn_cloud.telemetry import TelemetryStore
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 Row = dict[str, Any]
 Telemetry = Callable[[Connection], TelemetryStore]
 """In the transaction of a connection."""
@@ -97,6 +100,7 @@ class SqlLedgerTransaction:
     quarantine_rows: int = QUARANTINE_ROWS
     telemetry: Telemetry = SqlTelemetry
     _taken_out: dict[int, Row] = field(default_factory=dict)
+    _troubles: list[AuditNote] = field(default_factory=list)
 
     def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]:
         table = schema.nodes.c
@@ -263,6 +267,9 @@ class SqlLedgerTransaction:
                 detail={"node": asset.node, "asset_type": asset.asset_type},
             )
             records.add_audit(note)
+        for note in self._troubles:
+            records.add_audit(note)
+        self._troubles.clear()
         records.chain_audit()
 
     def _write_nodes(self, changes: Changes) -> None:
@@ -271,6 +278,8 @@ class SqlLedgerTransaction:
             values: Row = {"online": presence.online, "presence_at": changes.at}
             if presence.version:
                 values["version"] = presence.version
+            if presence.epoch is not None:
+                values["births"] = self._births(tenant, node, presence.epoch, changes.at)
             self.connection.execute(update(nodes).where(nodes.c.tenant == tenant, nodes.c.node == node).values(values))
         for (tenant, node), reply in changes.replies:
             asked = (commands.c.tenant == tenant, commands.c.node == node, commands.c.id == reply.id)
@@ -279,6 +288,18 @@ class SqlLedgerTransaction:
             self.connection.execute(
                 update(commands).where(*asked, commands.c.state == "PENDING").values(state=state, detail=detail)
             )
+
+    def _births(self, tenant: str, node: str, epoch: str, at: int) -> list[list[object]]:
+        """With this one; where they begin to look like trouble, that is told and noted."""
+        this = (schema.nodes.c.tenant == tenant, schema.nodes.c.node == node)
+        found = self.connection.execute(select(schema.nodes.c.births).where(*this)).scalar()
+        before = [(when, of) for when, of in found or ()]
+        births = with_birth(before, at, epoch)
+        trouble = trouble_of(births, at)
+        if trouble not in ("none", trouble_of(before, at)):
+            _log.warning("node %s/%s was born %d times lately: %s", tenant, node, len(births), trouble)
+            self._troubles.append(_trouble_note(tenant, node, trouble, at))
+        return [list(birth) for birth in births]
 
     def _write_filled(self, changes: Changes) -> None:
         for (lane, seq), missing in changes.filled.items():
@@ -338,6 +359,18 @@ class SqlLedgerTransaction:
 
 
 _LANE: Final = ("tenant", "node", "lane", "epoch")
+
+
+def _trouble_note(tenant: str, node: str, trouble: Trouble, at: int) -> AuditNote:
+    return AuditNote(
+        tenant=tenant,
+        at=at,
+        actor="forewarn",
+        subject="node",
+        subject_id=node,
+        action="connection_trouble",
+        detail={"trouble": trouble},
+    )
 
 
 def _asset_row(key: AssetKey, asset: KnownAsset, at: int) -> Row:

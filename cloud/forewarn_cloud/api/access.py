@@ -12,6 +12,7 @@ from forewarn_cloud.adapters.ingest_sql import SqlLedgerTransaction
 from forewarn_cloud.api.problems import Forbidden
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.idempotency import Changes
+from forewarn_cloud.ingest.figures import IngestFigures
 from forewarn_cloud.ingest.replay import QuarantineTransaction
 from forewarn_cloud.ports import Transactions
 from forewarn_cloud.principal import LOCAL_PRINCIPAL, Principal, Role
@@ -34,12 +35,20 @@ class ApiDeps:
     """How they are run for callers who may repeat themselves."""
     ledger: Callable[[Connection], QuarantineTransaction] = SqlLedgerTransaction
     """How what is in quarantine is judged anew."""
+    silent_after_ms: int = 600_000
+    """For how long nothing may be heard of a node, in wall time."""
+    ingest_figures: Callable[[], IngestFigures] = IngestFigures
+    """What the ingest of this process tells about itself."""
     principal: Principal = LOCAL_PRINCIPAL
     """Who every request is from, until identity is built."""
     ready: Callable[[], Mapping[str, bool]] = dict
     """What must be true to serve (`/readyz`): name -> whether it is."""
     allowed_hosts: tuple[str, ...] = LOCAL_HOSTS
     """Names under which the server may be addressed; a page elsewhere cannot rebind its own name to us."""
+
+    def silent_before(self) -> int:
+        """The instant of the run before which a node must have been heard of last to be silent."""
+        return self.clock.now_ms() - round(self.silent_after_ms / self.clock.wall_seconds(1.0))
 
 
 def deps_of(request: Request) -> ApiDeps:

@@ -40,7 +40,11 @@ class Asset(Answer):
     customer_name: str | None
     tier: int | None
     created_at: InstantOut
-    health: Health | None = Field(description="The latest; null until the agent has said something.")
+    health: Health | None = Field(description="The latest, however old; null until the agent has said something.")
+    condition: str = Field(description="As of now: UNKNOWN where nothing is known, or nothing is heard of the node.")
+    silent: bool = Field(description="The node is offline, or has not been heard of for long.")
+    heard_at: InstantOut | None = Field(description="When the node was last heard of.")
+    storm_at: InstantOut | None = Field(description="When advisories about it last came in a storm.")
     open_orders: list[OrderRef]
 
 
@@ -83,6 +87,11 @@ class Node(Answer):
     online: bool
     presence_at: InstantOut | None
     version: str
+    silent: bool = Field(description="It is offline, or has not been heard of for long.")
+    heard_at: InstantOut | None
+    trouble: Literal["none", "unstable", "two_agents"] = Field(
+        description="What its births of the last ten minutes look like: an unstable link, or two agents of one name."
+    )
     assets: int
     lanes: list[Lane]
 

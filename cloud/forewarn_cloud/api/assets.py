@@ -53,6 +53,7 @@ def list_assets(
         page = views.list_assets(
             connection,
             principal.tenant,
+            silent_before=deps.silent_before(),
             after=pages.after,
             limit=pages.limit,
             asset_type=asset_type,
@@ -67,7 +68,7 @@ def list_assets(
 @router.get("/{asset}", response_model=answers.Asset)
 def get_asset(deps: Deps, principal: Reader, asset: IdentifierInPath) -> views.Asset:
     with deps.reading() as connection:
-        found = views.get_asset(connection, principal.tenant, asset)
+        found = views.get_asset(connection, principal.tenant, asset, silent_before=deps.silent_before())
     if found is None:
         raise NotFound("asset", asset)
     return found
@@ -157,7 +158,7 @@ def read_telemetry(
     if from_ms > to_ms:
         raise Invalid("from", "must not be after `to`")
     with deps.reading() as connection:
-        found = views.get_asset(connection, principal.tenant, asset)
+        found = views.get_asset(connection, principal.tenant, asset, silent_before=deps.silent_before())
         if found is None:
             raise NotFound("asset", asset)
         series = deps.telemetry(connection).read(

@@ -25,7 +25,14 @@ router = APIRouter(prefix="/nodes", tags=["nodes"])
 @router.get("", response_model=Listing[answers.Node])
 def list_nodes(deps: Deps, principal: Reader, pages: Pages) -> Listing[views.Node]:
     with deps.reading() as connection:
-        page = views.list_nodes(connection, principal.tenant, after=pages.after, limit=pages.limit)
+        page = views.list_nodes(
+            connection,
+            principal.tenant,
+            silent_before=deps.silent_before(),
+            now_ms=deps.clock.now_ms(),
+            after=pages.after,
+            limit=pages.limit,
+        )
     return pages.listing(page)
 
 
@@ -33,7 +40,9 @@ def list_nodes(deps: Deps, principal: Reader, pages: Pages) -> Listing[views.Nod
 def get_node(deps: Deps, principal: Reader, node: IdentifierInPath) -> views.Node:
     """A node with its lanes: records stored and quarantined per lane and spool file."""
     with deps.reading() as connection:
-        found = views.get_node(connection, principal.tenant, node)
+        found = views.get_node(
+            connection, principal.tenant, node, silent_before=deps.silent_before(), now_ms=deps.clock.now_ms()
+        )
     if found is None:
         raise NotFound("node", node)
     return found

@@ -28,5 +28,8 @@ def readyz(deps: Deps) -> Response:
 def read_metrics(deps: Deps, principal: Reader, request: Request) -> Response:
     """Figures in Prometheus' text format."""
     with deps.reading() as connection:
-        figures = views.figures(connection, principal.tenant)
-    return Response(metrics.exposition(request.app.state.metrics, figures), media_type=metrics.MEDIA_TYPE)
+        figures = views.figures(connection, principal.tenant, silent_before=deps.silent_before())
+    return Response(
+        metrics.exposition(request.app.state.metrics, figures, deps.ingest_figures(), deps.clock.now_ms()),
+        media_type=metrics.MEDIA_TYPE,
+    )

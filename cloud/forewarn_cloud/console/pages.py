@@ -48,6 +48,7 @@ SIGNALS_OF_AN_ORDER: Final = 4
 QUEUE_LIMIT: Final = 500
 MACHINES_A_PAGE: Final = 100
 NODES_SHOWN: Final = 200
+STORM_SHOWN_HOURS: Final = 24.0
 DEFAULT_WINDOW_HOURS: Final = 336.0
 CLOSED_STATES: Final = ("COMPLETED", "WITHDRAWN", "CANCELLED")
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -83,7 +84,7 @@ def orders(deps: Deps, principal: Reader, page: CurrentPage, pages: Pages, show:
         closed = views.list_orders(
             connection, principal.tenant, states=CLOSED_STATES, sort="-opened", after=pages.after, limit=pages.limit
         )
-        figures = views.figures(connection, principal.tenant)
+        figures = views.figures(connection, principal.tenant, silent_before=deps.silent_before())
     queue = presentation.queue_lines(waiting.items, page.now_ms, page.words)
     cursor = pages.listing(closed).next_cursor if show == "closed" else None
     return render(
@@ -310,9 +311,14 @@ def machines(
     """Every machine, the sickest first."""
     with deps.reading() as connection:
         found = views.sickest_assets(
-            connection, principal.tenant, offset=skip, limit=MACHINES_A_PAGE + 1, condition=condition
+            connection,
+            principal.tenant,
+            silent_before=deps.silent_before(),
+            offset=skip,
+            limit=MACHINES_A_PAGE + 1,
+            condition=condition,
         )
-        figures = views.figures(connection, principal.tenant)
+        figures = views.figures(connection, principal.tenant, silent_before=deps.silent_before())
     shown = found[:MACHINES_A_PAGE]
     return render(
         page,
@@ -330,7 +336,7 @@ def machine(
     deps: Deps, principal: Reader, page: CurrentPage, asset: IdentifierInPath, window: Window = "14d"
 ) -> HTMLResponse:
     with deps.reading() as connection:
-        found = views.get_asset(connection, principal.tenant, asset)
+        found = views.get_asset(connection, principal.tenant, asset, silent_before=deps.silent_before())
         if found is None:
             raise NotFound("asset", asset)
         orders = views.list_orders(connection, principal.tenant, sort="-opened", asset=asset).items
@@ -352,6 +358,7 @@ def machine(
         why=kind.why(found.health.advisory) if found.health else None,
         advice=kind.advice(found.health.advisory) if found.health else None,
         remaining=presentation.life_of(found.health, page.now_ms),
+        storm=found.storm_at is not None and page.now_ms - found.storm_at < STORM_SHOWN_HOURS * HOUR_MS,
         charts=drawn,
         window=window,
         windows=tuple(WINDOW_HOURS),
@@ -458,7 +465,9 @@ def nodes(
 ) -> HTMLResponse:
     """The nodes, what they had to drop, and what was refused."""
     with deps.reading() as connection:
-        enrolled = views.list_nodes(connection, principal.tenant, limit=NODES_SHOWN)
+        enrolled = views.list_nodes(
+            connection, principal.tenant, silent_before=deps.silent_before(), now_ms=page.now_ms, limit=NODES_SHOWN
+        )
         gaps = views.list_gaps(connection, principal.tenant)
         refused = views.list_quarantine(connection, principal.tenant, after=pages.after, limit=pages.limit)
     return render(

@@ -235,7 +235,7 @@ def machine_lines(assets: Sequence[Asset], now_ms: int, words: Words) -> list[Ma
 def _machine_line(asset: Asset, life: LifeFigure | None, words: Words) -> MachineLine:
     kind = TypeWords(name=asset.asset_type, words=words)
     health = asset.health
-    is_suspect = health is not None and health.condition in ("ALERT", "ALARM") and health.failure_mode is not None
+    is_suspect = health is not None and asset.condition in ("ALERT", "ALARM") and health.failure_mode is not None
     suspect = kind.problem(health.failure_mode) if is_suspect and health and health.failure_mode else None
     return MachineLine(asset=asset, type_title=kind.title, suspect=suspect, life=life)
 

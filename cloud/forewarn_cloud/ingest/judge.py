@@ -172,7 +172,11 @@ class _Judging:
         online = presence.state == "online"
         earlier = self.changes.presence.get(node)
         version = presence.version or (earlier.version if earlier is not None else "")
-        self.changes.presence[node] = PresenceChange(online=online, version=_text(version, 64))
+        self.changes.presence[node] = PresenceChange(
+            online=online,
+            version=_text(version, 64),
+            epoch=next(iter(presence.epochs.values()), "") if online else None,
+        )
         if online:
             for asset, asset_type in presence.assets.items():
                 self._declare(incoming, asset, asset_type)

@@ -120,6 +120,8 @@ class PresenceChange:
     online: bool
     version: str
     """Empty where it is not known: a will tells none."""
+    epoch: str | None = None
+    """Of a birth: the node's spool file."""
 
 
 @dataclass(kw_only=True)

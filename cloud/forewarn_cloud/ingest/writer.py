@@ -209,18 +209,20 @@ class Writer:
     def _commit_whole(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
         at = self.clock.now_ms()
         incoming = [read for delivery in batch if (read := _read(delivery, at)) is not None]
-        judgement = self._commit_incoming(incoming, at, last_chance=last_chance)
-        held = set(map(id, judgement.held))
-        self.broker.acknowledge([delivery for delivery in batch if id(delivery) not in held])
+        self._commit_incoming(incoming, at, last_chance=last_chance, receipts=batch)
 
-    def _commit_incoming(self, incoming: Sequence[Incoming], at: int, *, last_chance: bool) -> Judgement:
+    def _commit_incoming(
+        self, incoming: Sequence[Incoming], at: int, *, last_chance: bool, receipts: Sequence[Delivery] = ()
+    ) -> None:
+        """Commit, and give the broker its receipts, but for what is held; then tell the nodes."""
         began = time.monotonic()
         judgement = self._store(lambda ledger: self._judge_and_write(ledger, incoming, at, last_chance))
         self._remember(judgement)
         self._charge(incoming, time.monotonic() - began)
+        held = set(map(id, judgement.held))
+        self.broker.acknowledge([delivery for delivery in receipts if id(delivery) not in held])
         self._acknowledge_lanes(judgement.changes)
         _tell(judgement.changes.refusals)
-        return judgement
 
     def _judge_and_write(
         self, ledger: LedgerTransaction, incoming: Sequence[Incoming], at: int, last_chance: bool

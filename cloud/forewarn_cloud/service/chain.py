@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,10 @@ from forewarn_cloud.service.episodes import follow
 from forewarn_cloud.service.ordering import ACTOR, decide_on, has_open_order, note_begun_anew, withdraw
 from forewarn_cloud.service.policy import Policy
 from forewarn_models.wire import Advisory
+
+STORM_ADVISORIES: Final = 100
+STORM_MS: Final = 60_000
+STORM_QUIET_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +40,31 @@ class Chain:
             for row in received:
                 uow.inbox.set_aside(row.id, f"asset: {asset_id} is not registered", now_ms)
         elif asset.deleted_at is None and advisories:
+            self._note_storm(uow, asset, advisories, now_ms)
             reading = read_with_findings(uow, asset, advisories)
             uow.assets.record_health(tenant, reading.advisories[-1])
             self._follow(uow, asset, reading, now_ms)
         uow.inbox.mark_handled([row.id for row in received], now_ms)
         return len(received)
+
+    def _note_storm(self, uow: UnitOfWork, asset: Asset, advisories: Sequence[Advisory], now_ms: int) -> None:
+        """A hundred in a minute of the machine's time: told once an hour. There is one order for them all anyway."""
+        span_ms = advisories[-1].observed_at - advisories[0].observed_at
+        if len(advisories) < STORM_ADVISORIES or span_ms > STORM_MS:
+            return
+        if uow.assets.note_storm(asset.tenant, asset.asset, now_ms, now_ms - STORM_QUIET_MS):
+            detail = {"advisories": len(advisories), "seconds": round(span_ms / 1000, 1)}
+            uow.records.add_audit(
+                AuditNote(
+                    tenant=asset.tenant,
+                    at=now_ms,
+                    actor=ACTOR,
+                    subject="asset",
+                    subject_id=asset.asset,
+                    action="advisory_storm",
+                    detail=detail,
+                )
+            )
 
     def set_aside_oldest(self, uow: UnitOfWork, tenant: str, asset_id: str, reason: str) -> int:
         """Put the oldest advisory that waits about an asset, which is locked, into quarantine; how many there were."""
@@ -100,7 +125,7 @@ class Chain:
         reset_pending = uow.records.awaits_answer(asset, "reset_baseline")
         episode = uow.episodes.open_one(asset.tenant, asset.asset)
         order_open = episode is not None and has_open_order(uow, episode)
-        undecided = False
+        undecided = unsaved = False
         for advisory in reading.advisories:
             step = follow(
                 episode,
@@ -120,7 +145,9 @@ class Chain:
                 continue
             if episode.advisory is advisory:
                 episode = replace(episode, diagnosis_version=reading.version)
-            uow.episodes.save(episode)
+            unsaved = step.event not in ("opened", "rediagnosed", "cleared")
+            if not unsaved:
+                uow.episodes.save(episode)
             if step.event in ("opened", "rediagnosed", "cleared"):
                 _note_episode(uow, episode, step.event, now_ms)
             if kept and episode.baseline == "ANEW":
@@ -130,6 +157,8 @@ class Chain:
                 episode, order_open = None, False
         if episode is not None and undecided and episode.cleared_at is None:
             uow.episodes.save(decide_on(uow, episode, asset, self.policy, now_ms))
+        elif episode is not None and unsaved:
+            uow.episodes.save(episode)
 
 
 def _note_episode(uow: UnitOfWork, episode: Episode, action: str, at: int) -> None:

@@ -52,6 +52,7 @@ from forewarn_models import wire
 
 T = TypeVar("T")
 _CANDIDATES: Final = 50
+_STORM_ROWS: Final = 100
 _AUDIT_PAGE: Final = 1000
 
 
@@ -101,6 +102,13 @@ class SqlAssets:
         )
         return self.connection.execute(later.returning(schema.asset_health.c.asset)).first() is not None
 
+    def note_storm(self, tenant: str, asset: str, at: int, quiet_before: int) -> bool:
+        table = schema.assets
+        this = and_(table.c.tenant == tenant, table.c.asset == asset)
+        earlier = self.connection.execute(select(table.c.storm_at).where(this)).scalar()
+        self.connection.execute(update(table).where(this).values(storm_at=at))
+        return earlier is None or earlier < quiet_before
+
 
 @dataclass(frozen=True)
 class SqlInbox:
@@ -112,7 +120,7 @@ class SqlInbox:
             select(table.tenant, table.asset)
             .where(table.handled_at.is_(None), _in_turn(now_ms))
             .group_by(table.tenant, table.asset)
-            .order_by(func.min(table.id))
+            .order_by(func.count() > _STORM_ROWS, func.min(table.id))  # a storm about one asset waits for the others
             .limit(_CANDIDATES)
         )
         for tenant, asset in self.connection.execute(waiting).all():
