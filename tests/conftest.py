@@ -126,7 +126,7 @@ def postgres_server() -> Iterator[str]:
 
 def _postgres(initdb: str, postgres: str, home: Path) -> Iterator[str]:
     cluster, port = home / "cluster", free_port()
-    user = _postgres_user()
+    user = postgres_user()
     if user is not None:  # PostgreSQL refuses to run as root
         shutil.chown(home, user)
     made = [initdb, "-D", str(cluster), "-A", "trust", "-U", "forewarn", "-E", "UTF8", "--no-sync"]
@@ -136,7 +136,7 @@ def _postgres(initdb: str, postgres: str, home: Path) -> Iterator[str]:
     process = subprocess.Popen(served, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     url = f"forewarn@127.0.0.1:{port}/postgres"
     try:
-        wait_until(lambda: _answers(url), "PostgreSQL answers", 30.0)
+        wait_until(lambda: postgres_answers(url), "PostgreSQL answers", 30.0)
         yield url
     finally:
         stop(process)
@@ -239,7 +239,7 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def _postgres_user() -> str | None:
+def postgres_user() -> str | None:
     if os.getuid() != 0:
         return None
     try:
@@ -248,7 +248,7 @@ def _postgres_user() -> str | None:
         return "nobody"
 
 
-def _answers(url: str) -> bool:
+def postgres_answers(url: str) -> bool:
     try:
         psycopg.connect(f"postgresql://{url}", connect_timeout=2).close()
     except psycopg.OperationalError:

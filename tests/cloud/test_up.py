@@ -40,7 +40,7 @@ class Cloud:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [PROGRAM, *arguments, "--data-dir", str(self.folder)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
     def start(self, *options: str) -> Endpoints:
         before = read_endpoints(self.folder)
@@ -54,10 +54,10 @@ class Cloud:
             found = read_endpoints(self.folder)
             return found is not None and found != before and found.pid == process.pid
 
-        wait_until(up, "the cloud is up", 40)
+        wait_until(up, "the cloud is up", 120)
         found = read_endpoints(self.folder)
         assert found is not None
-        wait_until(lambda: _is_ready(found), "the cloud is ready", 20)
+        wait_until(lambda: _is_ready(found), "the cloud is ready", 60)
         return found
 
     def stop(self) -> tuple[int, str]:
