@@ -58,7 +58,8 @@ class Request:
 
 
 class WebServer(ThreadingHTTPServer):
-    """Answers each POST with the next of `answers`, then with 204: a status, or "hang", "reset", "reset-body"."""
+    """Answers each POST with the next of `answers`, then with 204: a status, or "hang", "late" (a
+    204 once it is released), "reset", "reset-body"."""
 
     daemon_threads = True
 
@@ -81,9 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append(Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         answer = self.server.answers.pop(0) if self.server.answers else 204
+        if answer in ("hang", "late"):
+            self.server.released.wait(120)
+        if answer == "late":
+            answer = 204
         if answer == "hang":
-            self.server.released.wait(30)
-        elif answer == "reset":
+            return
+        if answer == "reset":
             self._reset()
         elif answer == "reset-body":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of")
