@@ -19,7 +19,5 @@ def test_every_test_that_is_named_exists() -> None:
         for part in cell.split("<br>") if cell != OPEN else []:
             file, *names = re.findall(r"`([^`]+)`", part)
             assert names, f"fault {number}: {file} without a test"
-            assert set(names) <= set(functions(PROJECT / file)), (
-                f"{file}: python -m tests.faults.table, after a renaming"
-            )
+            assert set(names) <= set(functions(PROJECT / file)), f"{file}: run python -m tests.faults.table"
             assert all(name.startswith(f"test_fault_{number:02d}_") for name in names), f"fault {number}"
