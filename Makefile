@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?= ../shared/data
 
 .PHONY: demo test check format bench-models bench-figures bench-budget bench-faults bench-findings bench-vibration \
-	bench-ingest chaos state-machine last-part docs-images lock clean
+	bench-ingest bench-stores chaos state-machine last-part docs-images lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -62,6 +62,9 @@ state-machine: $(READY) ## many more fates of messages than `make test` tries, e
 
 last-part: $(READY)     ## 1,000 times 16 writers race for the last parts, one JSON line; ARGS="URL" races on that database
 	$(BIN)/python -m tests.faults.last_part --runs 1000 --writers 16 $(ARGS)
+
+bench-stores: $(READY)  ## telemetry stores: bytes a value, reading, a year in a chart, writing, one JSON line; DATA has FD001
+	$(BIN)/python tests/benchmarks/bench_stores.py --data $(DATA) $(ARGS)
 
 docs-images: $(READY)   ## the pictures of docs/models.md: a simulated pump, and an engine of FD001 that the model had not seen
 	rm -rf build/docs-images

@@ -109,18 +109,30 @@ def merge(blocks: Sequence[Columns]) -> Columns:
     filled = [(t_ms, columns) for t_ms, columns in blocks if len(t_ms) and columns]
     if not filled:
         return NO_COLUMNS
-    every_t = np.concatenate([t_ms for t_ms, _ in filled])
-    is_ordered = bool((np.diff(every_t) > 0).all())
-    t_ms, places = (every_t, np.arange(len(every_t))) if is_ordered else np.unique(every_t, return_inverse=True)
-    merged = dict[str, NDArray[np.float32]]()
-    start = 0
-    for block_t, columns in filled:
-        at = places[start : start + len(block_t)]
-        start += len(block_t)
+    t_ms = np.concatenate([t_ms for t_ms, _ in filled])
+    joined = _laid_out(filled, len(t_ms))
+    steps = np.diff(t_ms)
+    if (steps > 0).all():
+        return _measured(t_ms, joined)
+    order = np.argsort(t_ms, kind="stable")
+    t_ms = t_ms[order]
+    firsts = np.flatnonzero(np.diff(t_ms, prepend=t_ms[0] - 1))
+    if len(firsts) == len(t_ms):
+        return _measured(t_ms, {name: column[order] for name, column in joined.items()})
+    return _measured(t_ms[firsts], {name: np.fmax.reduceat(column[order], firsts) for name, column in joined.items()})
+
+
+def _laid_out(blocks: Sequence[Columns], samples: int) -> dict[str, NDArray[np.float32]]:
+    """The columns of all blocks, one block after the other."""
+    joined, start = dict[str, NDArray[np.float32]](), 0
+    for t_ms, columns in blocks:
+        end = start + len(t_ms)
         for name, column in columns.items():
-            whole = merged.setdefault(name, np.full(len(t_ms), np.nan, dtype=np.float32))
-            np.fmax.at(whole, at, column)
-    return _measured(t_ms, merged)
+            if name not in joined:
+                joined[name] = np.full(samples, np.nan, dtype=np.float32)
+            joined[name][start:end] = column
+        start = end
+    return joined
 
 
 def _measured(t_ms: NDArray[np.int64], columns: Mapping[str, NDArray[np.float32]]) -> Columns:

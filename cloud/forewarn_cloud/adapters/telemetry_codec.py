@@ -11,7 +11,7 @@ not.
 
 import struct
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -76,6 +76,47 @@ def decode_columns(stored: bytes, signals: Collection[str] | None = None) -> Col
     return t_ms, columns if signals is None else {name: c for name, c in columns.items() if name in signals}
 
 
+def decode_all(stored: Iterable[bytes], signals: Collection[str] | None = None) -> list[Columns]:
+    """The same of many: records of one sample, of which there may be thousands, are decoded together.
+
+    Raises:
+        CodecError: as `decode_columns`.
+    """
+    single, blocks = dict[bytes, list[bytes]](), list[Columns]()
+    for columns in stored:
+        if columns[:2] == _NOT_DEFLATED and columns[_HEADER.size : _HEADER.size + 4] == _ONE_SAMPLE:
+            single.setdefault(_shape(columns), []).append(columns)
+        else:
+            blocks.append(decode_columns(columns, signals))
+    return [*blocks, *(_decode_single(alike, signals) for alike in single.values())]
+
+
+_NOT_DEFLATED: Final = bytes([VERSION, 0])
+_ONE_SAMPLE: Final = struct.pack("<I", 1)
+_NAMES_AT: Final = _HEADER.size + _BODY.size
+
+
+def _shape(columns: bytes) -> bytes:
+    """Alike for records of the same signals."""
+    (length,) = struct.unpack_from("<H", columns, _HEADER.size + 4)
+    return columns[_NAMES_AT : _NAMES_AT + length]
+
+
+def _decode_single(alike: Sequence[bytes], signals: Collection[str] | None) -> Columns:
+    """Records of one sample each, of the same signals; in order of time."""
+    names = list(decode_columns(alike[0])[1])
+    length = len(alike[0])
+    if any(len(one) != length or zlib.crc32(one[_HEADER.size :]) != _HEADER.unpack_from(one)[2] for one in alike):
+        raise CodecError("the columns are damaged: their checksum is wrong")
+    octets = np.frombuffer(b"".join(alike), np.uint8).reshape(len(alike), length)
+    t_ms = octets[:, _NAMES_AT - 8 : _NAMES_AT].copy().view("<i8").reshape(-1)
+    planes = octets[:, length - 4 * len(names) :].reshape(len(alike), 4, len(names))
+    readings = planes.transpose(2, 0, 1).copy().view("<f4").reshape(len(names), len(alike))
+    order = np.argsort(t_ms, kind="stable")
+    found = dict(zip(names, readings, strict=True))
+    return t_ms[order], {name: c[order] for name, c in found.items() if signals is None or name in signals}
+
+
 def _decode_first_version(stored: bytes) -> Columns:
     body = _checked_body(stored)
     samples, name_bytes, width, first_ms = _BODY.unpack_from(body)
@@ -84,10 +125,15 @@ def _decode_first_version(stored: bytes) -> Columns:
     names = body[_BODY.size : names_end].decode().split("\n") if name_bytes else []
     if len(body) != steps_end + len(names) * samples * 4:
         raise CodecError("the columns do not have the length their header says")
-    steps = _values(body[names_end:steps_end], f"<u{width}")
     readings = _values(body[steps_end:], "<f4").reshape(len(names), samples)
-    t_ms = first_ms + np.concatenate([[0], np.cumsum(steps, dtype=np.int64)]).astype(np.int64)
-    return t_ms, dict(zip(names, readings, strict=True))
+    return _times(first_ms, body[names_end:steps_end], width, samples), dict(zip(names, readings, strict=True))
+
+
+def _times(first_ms: int, steps: bytes, width: int, samples: int) -> NDArray[np.int64]:
+    t_ms = np.full(samples, first_ms, dtype=np.int64)
+    if samples > 1:
+        t_ms[1:] += np.cumsum(_values(steps, f"<u{width}"), dtype=np.int64)
+    return t_ms
 
 
 def _checked_body(stored: bytes) -> bytes:

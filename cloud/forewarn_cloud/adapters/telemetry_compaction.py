@@ -9,16 +9,17 @@ as large: a sample is rewritten a few times, not each time a sample comes. What 
 belongs to. Whenever samples of full leaves change, the buckets they touch are summarised anew, level by level.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, delete, func, insert, select
 
 from forewarn_cloud.adapters.sql.engine import reading, retrying, writing
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
-from forewarn_cloud.adapters.telemetry_codec import decode_columns
+from forewarn_cloud.adapters.telemetry_codec import decode_all, decode_columns
 from forewarn_cloud.adapters.telemetry_digests import add_digests
 from forewarn_cloud.adapters.telemetry_leaves import (
     NOT_ROLLED,
@@ -38,7 +39,7 @@ ROWS_WORTH_A_STEP: Final = 64
 AGE_WORTH_A_STEP_MS: Final = HOUR_MS
 """Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait."""
 _ROWS_A_STEP: Final = 512
-_VALUES_A_STEP: Final = 131_072
+_BYTES_A_STEP: Final = 512 * 1024
 _LEAVES_A_STEP: Final = 4
 _GROWTH: Final = 4
 _KEYS_A_QUERY: Final = 400
@@ -151,19 +152,14 @@ class _Planning:
     # --- samples ----------------------------------------------------------------------------------------------------
 
     def _blocks(self) -> tuple[Sequence[Row[Any]], list[Columns]]:
-        """The earliest, as many as touch few leaves and have not too many values."""
+        """The earliest, as many as touch few leaves and have not too many bytes."""
         of_asset = (blocks.c.tenant == self.tenant) & (blocks.c.asset == self.asset)
         query = select(blocks).where(of_asset).order_by(blocks.c.last_ms).limit(_ROWS_A_STEP)
         rows = self.connection.execute(query).all()
         rows = rows[: self._touching_few(rows)]
-        decoded, values = list[Columns](), 0
-        for row in rows:
-            t_ms, columns = decode_columns(bytes(row.columns))
-            decoded.append((t_ms, columns))
-            values += len(t_ms) * len(columns)
-            if values > _VALUES_A_STEP:
-                break
-        return rows[: len(decoded)], decoded
+        sizes = np.cumsum([len(row.columns) for row in rows])
+        rows = rows[: int(np.searchsorted(sizes, _BYTES_A_STEP)) + 1]
+        return rows, decode_all(bytes(row.columns) for row in rows)
 
     def _touching_few(self, rows: Sequence[Row[Any]]) -> int:
         """How many of the rows, in order of their end, lie before the first leaf that is one too many; at least one."""
@@ -218,7 +214,7 @@ class _Planning:
         """Of the samples for which this is the narrowest level: after the change, in a range of whole buckets."""
         absorbed, made = samples_of
         gone = {leaf.stored_id for leaf in absorbed}
-        stored = self._stored(placed(self.tenant, self.asset, SAMPLES, level_ms, from_ms, to_ms))
+        stored = self._stored(placed(self.tenant, self.asset, SAMPLES, (level_ms,), from_ms, to_ms))
         of_level = [leaf for leaf in stored if leaf.stored_id not in gone]
         of_level += [leaf for leaf in made if leaf.rolled_ms == level_ms]
         return [summarise(cut(decode_columns(leaf.columns), None, from_ms, to_ms), level_ms) for leaf in of_level]
@@ -235,34 +231,25 @@ class _Planning:
 
     def _touched(self, level_ms: int, from_ms: int, to_ms: int, *, with_columns: bool = True) -> list[Leaf]:
         """Leaves of a level that overlap a range, in order of time."""
-        states = ROLLED_STATES if level_ms == SAMPLES else (NOT_ROLLED,)
-        found = [
-            leaf
-            for state in states
-            for leaf in self._stored(
-                placed(self.tenant, self.asset, level_ms, state, from_ms, to_ms), with_columns=with_columns
-            )
-        ]
-        return sorted(found, key=lambda leaf: leaf.first_ms)
+        where = placed(self.tenant, self.asset, level_ms, ROLLED_STATES, from_ms, to_ms)
+        return sorted(self._stored(where, with_columns=with_columns), key=lambda leaf: leaf.first_ms)
 
     def _last_before(self, level_ms: int, first_ms: int) -> Leaf | None:
-        latest = self._extreme(level_ms, func.max, leaves.c.last_ms < first_ms)
+        latest = self._latest(level_ms, leaves.c.last_ms < first_ms)
         found = [] if latest is None else self._touched(level_ms, latest, latest)
         return found[-1] if found else None
 
     def _has_later(self, level_ms: int, last_ms: int) -> bool:
-        return self._extreme(level_ms, func.max, leaves.c.last_ms > last_ms) is not None
+        return self._latest(level_ms, leaves.c.last_ms > last_ms) is not None
 
-    def _extreme(self, level_ms: int, of: Callable[..., Any], condition: Any) -> int | None:
-        states = ROLLED_STATES if level_ms == SAMPLES else (NOT_ROLLED,)
-        found = list[int]()
-        for state in states:
-            kind = placed(self.tenant, self.asset, level_ms, state, -_EVER, _EVER)
-            value = self.connection.execute(select(of(leaves.c.last_ms)).where(kind, condition)).scalar()
-            found += [] if value is None else [int(value)]
-        return max(found, default=None)
+    def _latest(self, level_ms: int, condition: ColumnElement[bool]) -> int | None:
+        of_level = placed(self.tenant, self.asset, level_ms, ROLLED_STATES, -_EVER, _EVER)
+        latest: int | None = self.connection.execute(
+            select(func.max(leaves.c.last_ms)).where(of_level, condition)
+        ).scalar()
+        return latest
 
-    def _stored(self, where: Any, *, with_columns: bool = True) -> list[Leaf]:
+    def _stored(self, where: ColumnElement[bool], *, with_columns: bool = True) -> list[Leaf]:
         names = [
             "id",
             "level_ms",

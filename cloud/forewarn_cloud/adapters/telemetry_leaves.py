@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, literal, select, union_all
 
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
@@ -23,6 +23,8 @@ NOT_ROLLED: Final = 0
 ROLLED_STATES: Final = (NOT_ROLLED, *LEVELS_MS)
 BLOCK: Final = -1
 """What a row of `telemetry_blocks` has for a level where it is read together with leaves."""
+Kind = tuple[int, tuple[int, ...]]
+"""A level, and the states of its leaves."""
 VALUES_A_LEAF: Final = 65_536
 MOST_SAMPLES: Final = 8_192
 LEAST_SAMPLES: Final = 512
@@ -55,14 +57,22 @@ def capacity(signals: int) -> int:
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def placed(tenant: str, asset: str, level_ms: int, rolled_ms: int, from_ms: int, to_ms: int) -> ColumnElement[bool]:
-    """Leaves of one kind that overlap a range; in this form an index finds them."""
-    of_kind = (leaves.c.tenant == tenant) & (leaves.c.asset == asset) & (leaves.c.level_ms == level_ms)
-    return of_kind & (leaves.c.rolled_ms == rolled_ms) & (leaves.c.last_ms >= from_ms) & (leaves.c.first_ms <= to_ms)
+def placed(
+    tenant: str, asset: str, level_ms: int, rolled_ms: Collection[int], from_ms: int, to_ms: int
+) -> ColumnElement[bool]:
+    """Leaves of a level that overlap a range; with all states named an index finds them."""
+    return and_(
+        leaves.c.tenant == tenant,
+        leaves.c.asset == asset,
+        leaves.c.level_ms == level_ms,
+        leaves.c.rolled_ms.in_(rolled_ms),
+        leaves.c.last_ms >= from_ms,
+        leaves.c.first_ms <= to_ms,
+    )
 
 
 def stored_parts(
-    connection: Connection, tenant: str, asset: str, kinds: Iterable[tuple[int, int]], from_ms: int, to_ms: int
+    connection: Connection, tenant: str, asset: str, kinds: Iterable[Kind], from_ms: int, to_ms: int
 ) -> Sequence[Row[Any]]:
     """(level_ms, columns) of the leaves of these kinds, and of the blocks, that overlap a range.
 
@@ -77,14 +87,14 @@ def stored_parts(
     return connection.execute(union_all(*parts)).all()
 
 
-def kinds_of_samples() -> list[tuple[int, int]]:
-    return [(SAMPLES, rolled) for rolled in ROLLED_STATES]
+def kinds_of_samples() -> list[Kind]:
+    return [(SAMPLES, ROLLED_STATES)]
 
 
-def kinds_of_level(level_ms: int) -> list[tuple[int, int]]:
+def kinds_of_level(level_ms: int) -> list[Kind]:
     """The level, and the samples that are too few to be in it."""
     coarser = [level for level in LEVELS_MS if level > level_ms]
-    return [(level_ms, NOT_ROLLED), *((SAMPLES, rolled) for rolled in (NOT_ROLLED, *coarser))]
+    return [(level_ms, (NOT_ROLLED,)), (SAMPLES, (NOT_ROLLED, *coarser))]
 
 
 # --- making -----------------------------------------------------------------------------------------------------------

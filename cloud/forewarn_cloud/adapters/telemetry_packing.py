@@ -15,7 +15,7 @@ followed by `I` bytes of the deflated bits that say which, and the rest is about
 
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -99,23 +99,28 @@ def _part(stored: bytes, start: int, size: int, checksum: int) -> bytes:
 
 
 def _pack_wholes(values: Wholes) -> bytes:
-    return min(_candidates(values), key=len)
-
-
-def _candidates(values: Wholes) -> Iterator[bytes]:
-    """The ways to write them, those that are quick to read first."""
+    """From the least or by steps, whichever has the smaller numbers; deflated or in bits, whichever is shorter."""
     least, first = int(values.min()), int(values[0])
     steps = np.diff(values, prepend=values[0])
-    for transform, base, numbers in (
-        (_FROM_LEAST, least, values.astype(np.uint64) - np.uint64(least % 2**64)),
-        (_STEPS, first, ((steps << 1) ^ (steps >> 63)).astype(np.uint64)),
-    ):
-        bits = int(numbers.max()).bit_length()
-        width = next(width for width in (1, 2, 4, 8) if bits <= 8 * width)
-        deflated = zlib.compress(_planes(numbers.astype(f"<u{width}")), _DEFLATE_LEVEL)
-        yield _WHOLE.pack(transform, _PLANES, width, base) + deflated
-        if len(numbers) * bits / 8 < _BITS_TO_BE_WORTH * len(deflated):
-            yield _WHOLE.pack(transform, _BITS, bits, base) + _packed_bits(numbers, bits)
+    from_least = values.astype(np.uint64) - np.uint64(least % 2**64)
+    zigzag = ((steps << 1) ^ (steps >> 63)).astype(np.uint64)
+    if _size(values - values[len(values) // 2]) < _size(steps):
+        return _stored(_FROM_LEAST, least, from_least)
+    return _stored(_STEPS, first, zigzag)
+
+
+def _size(numbers: Wholes) -> float:
+    """Of their bits, about."""
+    return float(np.log2(np.abs(numbers.astype(np.float64)) + 1).sum())
+
+
+def _stored(transform: int, base: int, numbers: NDArray[np.uint64]) -> bytes:
+    bits = int(numbers.max()).bit_length()
+    width = next(width for width in (1, 2, 4, 8) if bits <= 8 * width)
+    deflated = zlib.compress(_planes(numbers.astype(f"<u{width}")), _DEFLATE_LEVEL)
+    if len(numbers) * bits / 8 < _BITS_TO_BE_WORTH * len(deflated):
+        return _WHOLE.pack(transform, _BITS, bits, base) + _packed_bits(numbers, bits)
+    return _WHOLE.pack(transform, _PLANES, width, base) + deflated
 
 
 def _unpack_wholes(part: bytes, count: int) -> Wholes:
@@ -171,11 +176,10 @@ def _pack_known(column: Floats, flag: int) -> bytes:
     if not len(column) or (bits == bits[0]).all():
         return bytes([_SAME | flag]) + column[:1].tobytes()
     digits = _digits(column)
-    floats = bytes([_FLOATS | flag]) + zlib.compress(_planes(column), _DEFLATE_LEVEL)
     if digits is None:
-        return floats
+        return bytes([_FLOATS | flag]) + zlib.compress(_planes(column), _DEFLATE_LEVEL)
     wholes = np.rint(column.astype(np.float64) * 10.0**digits).astype(np.int64)
-    return min(bytes([_DECIMAL | flag, digits]) + _pack_wholes(wholes), floats, key=len)
+    return bytes([_DECIMAL | flag, digits]) + _pack_wholes(wholes)
 
 
 def _unpack_readings(part: bytes, samples: int) -> Floats:

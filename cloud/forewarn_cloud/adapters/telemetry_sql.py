@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select
 
 from forewarn_cloud.adapters.sql.bulk import insert_many
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
-from forewarn_cloud.adapters.telemetry_codec import decode_columns, encode_columns
+from forewarn_cloud.adapters.telemetry_codec import decode_all, encode_columns
 from forewarn_cloud.adapters.telemetry_digests import paged_digests
 from forewarn_cloud.adapters.telemetry_leaves import buckets_of_leaf, kinds_of_level, kinds_of_samples, stored_parts
 from forewarn_cloud.series import bucket_series, combine, count_samples, cut, level_for, merge, series, summarise
@@ -55,7 +55,7 @@ class SqlTelemetry:
             if found is not None:
                 return found
         stored = stored_parts(self.connection, tenant, asset, kinds_of_samples(), from_ms, to_ms)
-        samples = [decode_columns(bytes(row.columns), signals) for row in stored]
+        samples = decode_all((bytes(row.columns) for row in stored), signals)
         return series(samples, signals=signals, from_ms=from_ms, to_ms=to_ms, max_points=max_points)
 
     def _read_level(
@@ -68,17 +68,16 @@ class SqlTelemetry:
         level: int,
         max_points: int,
     ) -> TelemetrySeries | None:
-        """None where the samples are few enough to be read one by one."""
+        """None where there is nothing ready, or the samples are few enough to be read one by one."""
         first_ms = from_ms // level * level
         stored = stored_parts(self.connection, tenant, asset, kinds_of_level(level), first_ms, to_ms)
         ready = [
             buckets_of_leaf(bytes(row.columns), signals, first_ms, to_ms) for row in stored if row.level_ms == level
         ]
-        single = [
-            cut(decode_columns(bytes(row.columns), signals), signals, from_ms, to_ms)
-            for row in stored
-            if row.level_ms != level
-        ]
+        if not ready:
+            return None
+        others = decode_all((bytes(row.columns) for row in stored if row.level_ms != level), signals)
+        single = [cut(block, signals, from_ms, to_ms) for block in others]
         buckets = combine([*ready, summarise(merge(single), level)], level)
         samples = count_samples(buckets)
         if samples <= max_points:

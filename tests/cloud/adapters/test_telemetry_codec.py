@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from forewarn_cloud.adapters.telemetry_codec import CodecError, decode_columns, encode_columns
+from forewarn_cloud.adapters.telemetry_codec import CodecError, decode_all, decode_columns, encode_columns
 from forewarn_cloud.adapters.telemetry_packing import pack_columns
+from forewarn_cloud.series import merge
 
 Encode = Callable[[NDArray[np.int64], Mapping[str, NDArray[np.float32]]], bytes]
 both = pytest.mark.parametrize("encode", [encode_columns, pack_columns], ids=["as they come", "packed"])
@@ -59,6 +60,25 @@ def test_one_signal_is_read_without_the_others(encode: Encode) -> None:
         [0, 1, 2],
         {"head": [1, 2, 3]},
     )
+
+
+def test_many_records_are_decoded_as_one_by_one() -> None:
+    records = [
+        encode_columns(np.array([at], np.int64), {name: np.array([at / 8 + place], np.float32)})
+        for at in (3, 1, 2)
+        for place, name in enumerate(["flow", "head"])
+    ]
+    records.append(encode_columns(np.array([7, 8], np.int64), {"flow": np.array([1, 2], np.float32)}))
+    records.append(pack_columns(np.array([9], np.int64), {"head": np.array([5], np.float32)}))
+    alone, together = merge([decode_columns(one) for one in records]), merge(decode_all(records))
+    assert together[0].tolist() == alone[0].tolist() == [1, 2, 3, 7, 8, 9]
+    for name, column in alone[1].items():
+        np.testing.assert_array_equal(together[1][name], column)
+    assert {name for _, found in decode_all(records, ["head"]) for name in found} == {"head"}
+    damaged = bytearray(records[1])
+    damaged[-1] ^= 1
+    with pytest.raises(CodecError):
+        decode_all([records[0], bytes(damaged), records[1]])
 
 
 @both
