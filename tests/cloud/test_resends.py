@@ -1,5 +1,6 @@
 """Records that never came are asked for again: by the cloud itself, by the desk, from the command line."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.cli import app
+from forewarn_cloud.console.pages import router as console
 from forewarn_cloud.workers.downlink import Downlink
 from forewarn_cloud.workers.resends import HOLE_SECONDS, NO_REPLY_SECONDS, HoleWatch
 from forewarn_models import wire
@@ -224,6 +226,18 @@ def test_a_request_for_nothing_is_refused(gap_api: Api) -> None:
         assert_problem(gap_api.post(RESEND, body), status)
     assert_problem(gap_api.post("/api/v1/nodes/nobody/resend", {"first_seq": 1}), 404)
     assert gap_api.get("/api/v1/nodes/edge-1/commands")["items"] == []
+
+
+def test_the_console_has_a_button_at_each_gap(world: World) -> None:
+    fill_world(world.engine, world.clock.now_ms())
+    with serving(deps_of(world), console) as pages:
+        text = pages.client.get("/nodes?lang=en").text
+        form = dict(re.findall(r'name="(node|lane|epoch|first_seq|last_seq)" value="([^"]*)"', text))
+        assert form == {"node": "edge-1", "lane": "telemetry", "epoch": "e1", "first_seq": "5", "last_seq": "9"}
+        assert pages.client.post("/gaps/resend", data=form).status_code == 303
+        assert "Asked for again" in pages.client.get("/nodes").text
+        assert "已请求重发" in pages.client.get("/nodes?lang=zh").text
+    assert commands(world.engine) == [(5, 6, "PENDING"), (9, 9, "PENDING")]
 
 
 def test_the_command_line_asks_too(tmp_path: Path) -> None:

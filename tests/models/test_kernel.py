@@ -268,7 +268,7 @@ def test_a_machine_that_stands_still_is_unknown_and_no_anomaly(pump_model: Model
     assert not assessment.anomaly_score[off, 0].any()
 
 
-def test_a_sensor_stuck_for_a_day_is_flagged_and_no_alarm(pump_model: Model) -> None:
+def test_15_a_sensor_stuck_for_a_day_is_flagged_and_no_alarm(pump_model: Model) -> None:
     block, stuck = pump_history(14, seed=10), slice(10 * DAY_STEPS, 11 * DAY_STEPS)
     for signal, frozen in (
         ("bearing_temperature_c", block.values[stuck.start - 1, 0, column("bearing_temperature_c")]),
@@ -293,7 +293,7 @@ def test_a_sensor_stuck_for_a_day_is_flagged_and_no_alarm(pump_model: Model) -> 
         (np.inf, Quality.MISSING),
     ],
 )
-def test_what_is_no_measurement_is_flagged_and_counts_as_missing(
+def test_16_17_what_is_no_measurement_is_flagged_and_counts_as_missing(
     pump_model: Model, value: float, quality: Quality
 ) -> None:
     steps = slice(10 * DAY_STEPS, 11 * DAY_STEPS)
@@ -305,7 +305,7 @@ def test_what_is_no_measurement_is_flagged_and_counts_as_missing(
     assert assessment.condition[-1, 0] == Condition.NORMAL
 
 
-def test_a_changed_unit_is_a_suspect_sensor_and_no_fault(pump_model: Model) -> None:
+def test_18_a_changed_unit_is_a_suspect_sensor_and_no_fault(pump_model: Model) -> None:
     block, steps = pump_history(16, seed=12, duty=Duty(never_stops=True)), slice(10 * DAY_STEPS, 14 * DAY_STEPS)
     celsius = block.values[steps, :, column("bearing_temperature_c")]
     assessment = assessed(pump_model, changed(block, "bearing_temperature_c", steps, celsius * 1.8 + 32))

@@ -66,13 +66,13 @@ def test_the_completion_says_what_was_found(outcome: str, said: str) -> None:
     assert said in render("order_completed", "en", facts(finding=finding)).text
 
 
-def test_template_text_in_a_name_stays_literal() -> None:
+def test_38_template_text_in_a_name_stays_literal() -> None:
     written = render("order_opened", "en", facts(asset_name="{{7*7}} {% raw %}"))
     assert "{{7*7}} {% raw %}" in written.subject
     assert "49" not in written.subject
 
 
-def test_markup_in_a_name_is_escaped_in_html_and_plain_in_text() -> None:
+def test_37_markup_in_a_name_is_escaped_in_html_and_plain_in_text() -> None:
     written = render("order_opened", "en", facts(site_name='<img src=x onerror="a()"> & Co'))
     assert '<img src=x onerror="a()"> & Co' in written.text
     assert "<img" not in written.html

@@ -48,7 +48,7 @@ def test_chinese_text_survives_the_way() -> None:
     assert "问题：" in plain.get_content()
 
 
-def test_a_line_break_in_a_customer_name_adds_no_header() -> None:
+def test_39_a_line_break_in_a_customer_name_adds_no_header() -> None:
     message = parsed(compose(delivery(payload=facts(asset_name="x\r\nBcc: all@example.com")), SENDER))
     assert message["Bcc"] is None
     assert message["To"] == "plant@example.com"
