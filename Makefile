@@ -56,6 +56,10 @@ bench-ingest: $(READY)  ## from MQTT to committed rows, one JSON line
 chaos: $(READY)         ## 8 minutes of kills and broken links, then a comparison, one JSON line: ARGS="--seed 7 --seconds 600"
 	$(BIN)/python -m tests.faults.chaos.run $(ARGS)
 
+.PHONY: chaos-reconnect
+chaos-reconnect: $(READY) ## a thousand agents come back after the broker was away
+	FOREWARN_RECONNECTING_CLIENTS=1000 $(BIN)/python -m pytest -s tests/faults/test_chaos_reconnect.py $(ARGS)
+
 state-machine: $(READY) ## many more fates of messages than `make test` tries, each compared with plain delivery (minutes)
 	FOREWARN_STATE_MACHINE_EXAMPLES=2000 FOREWARN_STATE_MACHINE_STEPS=40 \
 		$(BIN)/python -m pytest tests/faults/test_ingest_state_machine.py --timeout 7200 $(ARGS)

@@ -306,7 +306,10 @@ class UplinkConnection:
 
 
 class _Client(aiomqtt.Client):
-    """Remembers, too, what the broker's receipt says; MQTT 5 knows receipts that refuse."""
+    """Remembers, too, what the broker's receipt says; MQTT 5 knows receipts that refuse.
+
+    A connection that ends before the broker has answered has failed at once: a load balancer without a broker does so.
+    """
 
     refusal: ReasonCode | None = None
 
@@ -316,6 +319,18 @@ class _Client(aiomqtt.Client):
         if reason_code.is_failure:
             self.refusal = reason_code
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("the connection ended before the broker answered"))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
 
 def _session_expiry() -> Properties:

@@ -292,10 +292,10 @@ def _write_files(plan: Plan, links: Mapping[str, FaultProxy], web_port: int) -> 
         for machine in plan.machines_of(number):
             plan.node_folder(machine).mkdir()
             port = links[agent_name(number)].port
-            plan.config(machine).write_text(_agent_config(machine.node, machine.asset, port))
+            plan.config(machine).write_text(_agent_config(plan, machine.node, machine.asset, port))
 
 
-def _agent_config(node: str, asset: str, port: int) -> str:
+def _agent_config(plan: Plan, node: str, asset: str, port: int) -> str:
     """The source is a formality: the worker puts its own in its place."""
     return f"""
 [node]
@@ -305,8 +305,8 @@ state_dir = "state"
 [uplink]
 host = "127.0.0.1"
 port = {port}
-keep_alive_seconds = 5
-reconnect_max_seconds = 2.0
+keep_alive_seconds = {plan.keep_alive_seconds}
+reconnect_max_seconds = {plan.reconnect_max_seconds}
 resend_after_seconds = 3.0
 [spool]
 checkpoint_seconds = 10.0

@@ -30,6 +30,8 @@ class Plan:
     nodes_each: int
     samples_per_second: float
     began_ms: int = 0
+    reconnect_max_seconds: float = 2.0
+    keep_alive_seconds: int = 5
 
     @classmethod
     def load(cls, path: Path) -> Self:

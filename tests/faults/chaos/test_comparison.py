@@ -83,6 +83,12 @@ def test_duplicates_in_effect(changes: dict[str, Any]) -> None:
     assert not verdict.good
 
 
+def test_an_advisory_of_the_watchdog_is_expected_but_not_twice() -> None:
+    silent = replace(TOLD, sample=0, reason="silent", digest=b"2")
+    assert stored(advisories=[TOLD, silent, replace(silent, digest=b"3")]).good
+    assert stored(advisories=[TOLD, silent, silent]).duplicates_in_effect == 1
+
+
 def lane(**found: Any) -> dict[str, Any]:
     return {"lanes": {**STORED.lanes, TELEMETRY: {"e": StoredLane(**found)}}}
 

@@ -16,8 +16,8 @@ def test_the_same_seed_repeats_the_same_schedule_and_another_does_not() -> None:
 def test_the_long_run_kills_at_least_200_times_agents_broker_and_ingest() -> None:
     kills = Counter(fault.target for fault in LONG if fault.action is Action.KILL)
     assert kills.total() >= 200
-    assert kills[INGEST] >= 15
-    assert kills[NATS] >= 15
+    assert kills[INGEST] >= 8
+    assert kills[NATS] >= 8
     assert sum(target.startswith("agents-") for target in kills) == 10
 
 
