@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,6 @@ class PostgresServer:
             user=postgres_user(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
         wait_until(lambda: postgres_answers(f"forewarn@127.0.0.1:{self.port}/postgres"), "PostgreSQL answers", 120.0)
 
@@ -46,17 +46,24 @@ class PostgresServer:
     def kill(self) -> None:
         """All its processes."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self.process.wait(60)
         self.process = None
 
     def suspend(self) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, kind: signal.Signals) -> None:
+        """To the server, and to its children, each of which has a session of its own."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGCONT)
+        parent = self.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in (parent, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, kind)
 
     def execute(self, *statements: str) -> None:
         with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
