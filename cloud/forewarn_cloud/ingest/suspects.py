@@ -26,20 +26,24 @@ Sender = tuple[str, str]
 
 @dataclass(kw_only=True)
 class Suspects:
-    """`waiting`: batches in the order in which they came."""
+    """`mixed`: batches in which others wait with those to blame, and which therefore come first; `alone`: of one node
+    each, in the order in which they came."""
 
-    waiting: deque[Sequence[Delivery]] = field(default_factory=deque)
+    mixed: deque[Sequence[Delivery]] = field(default_factory=deque)
+    alone: deque[Sequence[Delivery]] = field(default_factory=deque)
     _until: dict[Sender, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return sum(map(len, self.waiting))
+        return sum(map(len, self.mixed)) + sum(map(len, self.alone))
 
     def set_apart(self, batch: Sequence[Delivery]) -> None:
         """Messages of one node, or of several that could not be told apart in time."""
         senders = {sender_of(delivery.topic) for delivery in batch}
         if len(senders) == 1:
             self._until[senders.pop()] = time.monotonic() + SUSPECT_SECONDS
-        self.waiting.append(batch)
+            self.alone.append(batch)
+        else:
+            self.mixed.append(batch)
 
     def sift(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Set apart what suspects have sent; the rest."""
@@ -49,21 +53,26 @@ class Suspects:
             return batch
         apart = [delivery for delivery in batch if sender_of(delivery.topic) in self._until]
         for group in by_sender(apart):
-            self.waiting.append(group)
+            self.alone.append(group)
         return [delivery for delivery in batch if sender_of(delivery.topic) not in self._until]
 
     def try_some(self, commit: Callable[[Sequence[Delivery]], bool], give_up: Callable[[Delivery], None]) -> None:
         """For one slice of time, or longer while there are too many: what cannot be committed whole by halves, and what
         cannot be committed alone is given up."""
         deadline = time.monotonic() + SLICE_SECONDS
-        while self.waiting and (time.monotonic() < deadline or len(self) > MAX_SUSPECTS):
-            batch = self.waiting.popleft()
+        while len(self) and (time.monotonic() < deadline or len(self) > MAX_SUSPECTS):
+            batch = (self.mixed or self.alone).popleft()
             if commit(batch):
                 continue
-            if len(batch) == 1:
-                give_up(batch[0])
+            if len(by_sender(batch)) == 1:
+                self._until[sender_of(batch[0].topic)] = time.monotonic() + SUSPECT_SECONDS
+                if len(batch) == 1:
+                    give_up(batch[0])
+                else:
+                    self.alone.extendleft(reversed(halves(batch)))
             else:
-                self.waiting.extendleft(reversed(halves(batch)))
+                for half in halves(batch):
+                    (self.mixed if len(by_sender(half)) > 1 else self.alone).append(half)
 
 
 def halves(batch: Sequence[Delivery]) -> list[list[Delivery]]:
