@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from sqlalchemy import Engine, select
@@ -18,6 +19,7 @@ from forewarn_cloud.ingest.ledger import Changes, LaneChange
 from forewarn_cloud.ingest.messages import LaneKey
 from forewarn_cloud.ingest.progress import Progress
 from forewarn_cloud.telemetry import TelemetryRecord
+from tests.cloud.test_up import ASSET, NODE, Cloud, Node
 from tests.conftest import VictoriaMetrics, wait_until
 
 T0 = 1_700_000_000_000
@@ -144,3 +146,38 @@ def kept(engine: Engine) -> list[int]:
     with reading(engine) as connection:
         blocks = schema.telemetry_blocks.c
         return sorted(connection.execute(select(blocks.seq)).scalars())
+
+
+def test_fault_24_telemetry_store_stopped_and_killed_under_the_real_cloud_nothing_is_lost(
+    tmp_path: Path, own_victoria_metrics: VictoriaMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node, the broker, the cloud, VictoriaMetrics, and the chart in the console."""
+    monkeypatch.setenv("FOREWARN_TELEMETRY_URL", own_victoria_metrics.url.replace("http", "victoriametrics"))
+    cloud = Cloud(tmp_path / "data")
+    assert cloud.run("node", "add", NODE).returncode == 0
+    endpoints = cloud.start()
+    try:
+        node = Node(cloud.broker_port, 3000)
+        node.start()
+        node.wait_for(0.2)
+        own_victoria_metrics.stop()
+        own_victoria_metrics.start()
+        node.wait_for(0.6)
+        own_victoria_metrics.stop(kill=True)
+        own_victoria_metrics.start()
+        node.join(90)
+        assert node.acknowledged == node.total
+        query = f"{endpoints.api}/assets/{ASSET}/telemetry?max_points=10000"
+
+        def readable() -> int:
+            own_victoria_metrics.make_visible()
+            return int(httpx.get(query, timeout=20).raise_for_status().json()["samples"])
+
+        wait_until(lambda: readable() == node.total, "every acknowledged sample is in the store", 60)
+        page = httpx.get(f"{endpoints.console}machines/{ASSET}", timeout=20).raise_for_status().text
+        assert "caption-flow" in page
+        status, logged = cloud.stop()
+        assert (status, "Traceback" in logged) == (0, False), logged
+    finally:
+        if cloud.process is not None and cloud.process.poll() is None:
+            cloud.kill()

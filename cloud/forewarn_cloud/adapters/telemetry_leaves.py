@@ -5,11 +5,26 @@ A leaf holds samples of one asset, or summaries of them in buckets of one width.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, literal, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Row,
+    Select,
+    String,
+    and_,
+    bindparam,
+    literal,
+    select,
+    union_all,
+)
 
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
@@ -23,6 +38,8 @@ NOT_ROLLED: Final = 0
 ROLLED_STATES: Final = (NOT_ROLLED, *LEVELS_MS)
 BLOCK: Final = -1
 """What a row of `telemetry_blocks` has for a level where it is read together with leaves."""
+Text = str | BindParameter[str]
+Instant = int | BindParameter[int]
 Kind = tuple[int, tuple[int, ...]]
 """A level, and the states of its leaves."""
 VALUES_A_LEAF: Final = 65_536
@@ -58,7 +75,12 @@ def capacity(signals: int) -> int:
 
 
 def placed(
-    tenant: str, asset: str, level_ms: int, rolled_ms: Collection[int], from_ms: int, to_ms: int
+    tenant: Text,
+    asset: Text,
+    level_ms: int,
+    rolled_ms: Collection[int],
+    from_ms: Instant,
+    to_ms: Instant,
 ) -> ColumnElement[bool]:
     """Leaves of a level that overlap a range; with all states named an index finds them."""
     return and_(
@@ -72,29 +94,38 @@ def placed(
 
 
 def stored_parts(
-    connection: Connection, tenant: str, asset: str, kinds: Iterable[Kind], from_ms: int, to_ms: int
+    connection: Connection, tenant: str, asset: str, kinds: tuple[Kind, ...], from_ms: int, to_ms: int
 ) -> Sequence[Row[Any]]:
     """(level_ms, columns) of the leaves of these kinds, and of the blocks, that overlap a range.
 
     One statement, that is one look at the database: what is moved from blocks to leaves meanwhile is seen once.
     """
-    overlapping = (blocks.c.tenant == tenant) & (blocks.c.asset == asset)
-    overlapping &= (blocks.c.last_ms >= from_ms) & (blocks.c.first_ms <= to_ms)
-    parts: list[Select[Any]] = [select(literal(BLOCK).label("level_ms"), blocks.c.columns).where(overlapping)]
+    bound = {"of_tenant": tenant, "of_asset": asset, "from_ms": from_ms, "to_ms": to_ms}
+    return connection.execute(_parts(kinds), bound).all()
+
+
+@cache
+def _parts(kinds: tuple[Kind, ...]) -> CompoundSelect[Any]:
+    """Made once for each of the few combinations: to put it together takes as long as to run it."""
+    tenant, asset = bindparam("of_tenant", type_=String), bindparam("of_asset", type_=String)
+    from_ms, to_ms = bindparam("from_ms", type_=BigInteger), bindparam("to_ms", type_=BigInteger)
+    in_range = (blocks.c.last_ms >= from_ms, blocks.c.first_ms <= to_ms)
+    of_asset = select(literal(BLOCK).label("level_ms"), blocks.c.columns)
+    parts: list[Select[Any]] = [of_asset.where(blocks.c.tenant == tenant, blocks.c.asset == asset, *in_range)]
     for level_ms, rolled_ms in kinds:
         where = placed(tenant, asset, level_ms, rolled_ms, from_ms, to_ms)
         parts.append(select(leaves.c.level_ms, leaves.c.columns).where(where))
-    return connection.execute(union_all(*parts)).all()
+    return union_all(*parts)
 
 
-def kinds_of_samples() -> list[Kind]:
-    return [(SAMPLES, ROLLED_STATES)]
+def kinds_of_samples() -> tuple[Kind, ...]:
+    return ((SAMPLES, ROLLED_STATES),)
 
 
-def kinds_of_level(level_ms: int) -> list[Kind]:
+def kinds_of_level(level_ms: int) -> tuple[Kind, ...]:
     """The level, and the samples that are too few to be in it."""
     coarser = [level for level in LEVELS_MS if level > level_ms]
-    return [(level_ms, (NOT_ROLLED,)), (SAMPLES, (NOT_ROLLED, *coarser))]
+    return ((level_ms, (NOT_ROLLED,)), (SAMPLES, (NOT_ROLLED, *coarser)))
 
 
 # --- making -----------------------------------------------------------------------------------------------------------
