@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?= ../shared/data
 
 .PHONY: demo test check format bench-models bench-figures bench-budget bench-faults bench-findings bench-vibration \
-	bench-ingest bench-stores chaos state-machine last-part docs-images lock clean
+	bench-ingest bench-stores chaos state-machine last-part powercut docs-images lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,6 +69,9 @@ last-part: $(READY)     ## 1,000 times 16 writers race for the last parts, one J
 
 bench-stores: $(READY)  ## telemetry stores: bytes a value, reading, a year in a chart, writing, one JSON line; DATA has FD001
 	$(BIN)/python tests/benchmarks/bench_stores.py --data $(DATA) $(ARGS)
+
+powercut: $(READY)      ## the power goes 300 times while a spool works: nothing lost, one JSON line
+	$(BIN)/python -m tests.faults.powercut.run $(ARGS)
 
 docs-images: $(READY)   ## the pictures of docs/models.md: a simulated pump, and an engine of FD001 that the model had not seen
 	rm -rf build/docs-images

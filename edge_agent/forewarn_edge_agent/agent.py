@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -18,7 +17,8 @@ from forewarn_edge_agent.pipeline import Pipeline
 from forewarn_edge_agent.sources import Deliveries, Delivery, Source
 from forewarn_edge_agent.sources import mqtt as mqtt_source
 from forewarn_edge_agent.sources.replay import ReplaySource
-from forewarn_edge_agent.spool import Batch, Chunk, Range, Spool
+from forewarn_edge_agent.spool import Batch, Chunk, Range
+from forewarn_edge_agent.storage import Place, Storage
 from forewarn_edge_agent.uplink import Ends, UplinkConnection
 from forewarn_edge_agent.watchdog import Watchdog
 from forewarn_models import wire
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 QUEUED_DELIVERIES: Final = 1000
 RECORDS_PER_COMMIT: Final = 200
 """More in one commit would keep the uplink waiting for the spool's thread."""
-RETRY_COMMIT_SECONDS: Final = 1.0
 WATCH_SECONDS: Final = 1.0
 # Together less than the 10 seconds in which a supervisor may expect us to end.
 SOURCES_STOP_SECONDS: Final = 3.0
@@ -55,10 +54,17 @@ class SpoolThread:
 class SpoolOutbox:
     """The spool as the uplink sees it."""
 
-    def __init__(self, spool: Spool, thread: SpoolThread) -> None:
+    def __init__(self, spool: Storage, thread: SpoolThread) -> None:
         self._spool = spool
         self._thread = thread
-        self.epoch = spool.epoch
+
+    @property
+    def epoch(self) -> str:
+        return self._spool.epoch
+
+    @property
+    def has_earlier(self) -> bool:
+        return self._spool.has_earlier
 
     async def first_of(self, reads: Sequence[Read], *, max_bytes: int, old_before_ms: int) -> tuple[Read, Chunk] | None:
         def look() -> tuple[Read, Chunk] | None:
@@ -71,6 +77,9 @@ class SpoolOutbox:
         return await self._thread.call(look)
 
     def _read(self, read: Read, max_bytes: int, old_before_ms: int) -> Chunk | None:
+        if read.way == "earlier":
+            limits = {"max_records": read.max_records, "max_bytes": max_bytes}
+            return self._spool.read_earlier(read.lane, read.after_seq, **limits) if self.has_earlier else None
         if read.way == "gap":
             return next(iter(self._spool.read_gaps(read.lane, read.after_seq)), None)
         after_seq = read.after_seq
@@ -96,12 +105,7 @@ class SpoolOutbox:
         )
 
     async def acknowledge(self, ack: wire.Ack) -> int | None:
-        try:
-            return await self._thread.call(lambda: self._acknowledge(ack))
-        except sqlite3.OperationalError as error:
-            # Nothing is deleted; what stalls is sent again, and the cloud then acknowledges it again.
-            event(log, logging.ERROR, "acknowledgement_not_kept", reason=error)
-            return None
+        return await self._thread.call(lambda: self._acknowledge(ack))
 
     def _acknowledge(self, ack: wire.Ack) -> int | None:
         is_news = self._spool.acknowledge(ack.lane, ack.epoch, ack.seq)
@@ -111,7 +115,7 @@ class SpoolOutbox:
 class Agent:
     """Built by `run`, on the event loop."""
 
-    def __init__(self, setup: Setup, clock: Clock, spool: Spool) -> None:
+    def __init__(self, setup: Setup, clock: Clock, spool: Storage) -> None:
         config = setup.config
         self._clock = clock
         self._spool = spool
@@ -120,6 +124,7 @@ class Agent:
         """Held from the first change of a model state until it is committed."""
         self._deliveries: Deliveries = asyncio.Queue(QUEUED_DELIVERIES)
         self._monitor = Monitor(setup.asset_types, config.models, spool.assets(), setup.knowledge)
+        spool.states, spool.restore = self._monitor.states, self._monitor.restore
         patience = {asset.asset: asset.silent_after_seconds for asset in config.assets}
         self._watchdog = Watchdog(patience, self._monitor.silent(), clock.monotonic())
         self._pipeline = Pipeline(
@@ -200,7 +205,7 @@ class Agent:
             if known is not None:
                 return known
             if isinstance(command, wire.Resend):
-                return self._refused(command)
+                return await self._thread.call(lambda: self._refused(command))
             batch = await self._thread.call(lambda: self._pipeline.reset_baseline(command))
             await self._commit(batch)
         event(log, logging.INFO, "command", command="reset_baseline", asset=command.asset, id=command.id)
@@ -210,8 +215,9 @@ class Agent:
     def _refused(self, command: wire.Resend) -> wire.Reply | None:
         if command.epoch == self._spool.epoch:
             return None
-        detail = f"records of epoch {command.epoch[:64]} are no longer held"
-        return wire.Reply(schema=wire.SCHEMA, id=command.id, ok=False, detail=detail)
+        is_on_its_way = self._spool.holds(command.epoch)
+        detail = "is being sent" if is_on_its_way else f"records of epoch {command.epoch[:64]} are no longer held"
+        return wire.Reply(schema=wire.SCHEMA, id=command.id, ok=is_on_its_way, detail=detail)
 
     async def resent(self, command: wire.Resend, records: int) -> wire.Reply:
         """What is no longer held is told in gap records, durable like the answer. See `Commands` of the uplink."""
@@ -226,16 +232,9 @@ class Agent:
         return reply
 
     async def _commit(self, batch: Batch) -> None:
-        """Commit, however long the disk refuses; meanwhile sources wait and keep what they have."""
-        while True:
-            try:
-                await self._thread.call(lambda: self._spool.append(batch, now_ms=self._clock.now_ms()))
-            except sqlite3.OperationalError as error:
-                event(log, logging.ERROR, "spool_not_writable", reason=error, retry_in_s=RETRY_COMMIT_SECONDS)
-                await asyncio.sleep(RETRY_COMMIT_SECONDS)
-            else:
-                self._uplink.wake()
-                return
+        """Commit, to the disk or, while it fails, to memory."""
+        await self._thread.call(lambda: self._spool.append(batch, now_ms=self._clock.now_ms()))
+        self._uplink.wake()
 
 
 def run(setup: Setup, clock: Clock) -> None:
@@ -245,13 +244,13 @@ def run(setup: Setup, clock: Clock) -> None:
         SpoolInUseError, SpoolVersionError: the state directory cannot be used.
     """
     node, limits = setup.config.node, setup.config.spool
-    spool = Spool.open(
-        node.state_dir,
+    place = Place(
+        state_dir=node.state_dir,
         max_bytes=limits.max_mebibytes * 1024 * 1024,
         max_days=limits.max_days,
         keep_acknowledged_hours=limits.keep_acknowledged_hours,
-        now_ms=clock.now_ms(),
     )
+    spool = Storage(place, clock.now_ms)
     try:
         event(log, logging.INFO, "started", tenant=node.tenant, node=node.node, epoch=spool.epoch)
         asyncio.run(_run_until_signal(setup, clock, spool))
@@ -260,7 +259,7 @@ def run(setup: Setup, clock: Clock) -> None:
         spool.close()
 
 
-async def _run_until_signal(setup: Setup, clock: Clock, spool: Spool) -> None:
+async def _run_until_signal(setup: Setup, clock: Clock, spool: Storage) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -282,7 +281,7 @@ def declared_assets(setup: Setup) -> dict[str, Declared]:
     return declared
 
 
-def _sources(setup: Setup, clock: Clock, spool: Spool) -> list[Source]:
+def _sources(setup: Setup, clock: Clock, spool: Storage) -> list[Source]:
     assets = declared_assets(setup)
     node = setup.config.node
     sources: list[Source] = []

@@ -34,7 +34,7 @@ class Read:
     up_to_seq: int = wire.MAX_SEQ
     max_records: int = wire.MAX_RECORDS
     way: str = "backlog"
-    """gap, backlog, live, or again: acknowledged or not."""
+    """gap, earlier, backlog, live, or again: acknowledged or not. In earlier epochs `after_seq` is a mark."""
 
 
 class LaneProgress:
@@ -45,6 +45,8 @@ class LaneProgress:
         self.acknowledged_seq = 0
         self.sent_seq = 0
         self.gap_seq = 0
+        self.earlier_mark = 0
+        """Up to where records of earlier epochs were sent."""
         self.live_from: int | None = None
         """First record that goes the live way, beside the backlog; None while all goes in order."""
         self.live_seq = 0
@@ -62,6 +64,7 @@ class LaneProgress:
         """Send what is not acknowledged: in a new session (`last_seq`: of the spool), or again."""
         self._sent_before = max(self._sent_before, self.sent_seq, self.live_seq, last_seq or 0)
         self.acknowledged_seq = self.sent_seq = self.gap_seq = acknowledged_seq
+        self.earlier_mark = 0
         self.live_from, self.live_seq = None, 0
         self.moved_at_s = now_s
         self._sent_at.clear()
@@ -87,19 +90,28 @@ class LaneProgress:
             yield from backlog
 
     def _backlog(self, pace: Pace, now_s: float) -> list[Read]:
-        room = WINDOW_RECORDS - (self.sent_seq - self.acknowledged_seq)
-        if self.lane == "telemetry":
-            room = min(room, pace.available(now_s))
-        up_to = wire.MAX_SEQ if self.live_from is None else self.live_from - 1
-        if room < 1 or self.sent_seq >= up_to:
+        allowed = pace.available(now_s) if self.lane == "telemetry" else wire.MAX_RECORDS
+        if allowed < 1:
             return []
-        most = min(wire.MAX_RECORDS, room)
-        return [Read(lane=self.lane, after_seq=self.sent_seq, up_to_seq=up_to, max_records=most)]
+        most = min(wire.MAX_RECORDS, allowed)
+        reads = [Read(lane=self.lane, after_seq=self.earlier_mark, max_records=most, way="earlier")]
+        room = WINDOW_RECORDS - (self.sent_seq - self.acknowledged_seq)
+        up_to = wire.MAX_SEQ if self.live_from is None else self.live_from - 1
+        if room >= 1 and self.sent_seq < up_to:
+            most = min(most, room)
+            reads.append(Read(lane=self.lane, after_seq=self.sent_seq, up_to_seq=up_to, max_records=most))
+        return reads
 
     def sent(self, read: Read, chunk: Chunk, pace: Pace, now_s: float) -> None:
         """What a read brought is on its way."""
         if read.way == "gap":
             self.gap_seq = chunk.last_seq
+            return
+        if read.way == "earlier":
+            self.moved_at_s = self.moved_at_s if self.earlier_mark else now_s
+            self.earlier_mark = chunk.mark
+            self._live_in_a_row = 0
+            pace.take(len(chunk.bodies) if self.lane == "telemetry" else 0)
             return
         if read.way == "live":
             self.live_seq = chunk.last_seq
@@ -133,10 +145,15 @@ class LaneProgress:
             self.live_from = last_seq + 1
         return sent_at_s
 
-    def is_stalled(self, now_s: float, patience_seconds: float) -> bool:
+    def acknowledged_earlier(self, now_s: float) -> None:
+        """The cloud has committed some records of an earlier epoch."""
+        self.moved_at_s, self._in_vain = now_s, 0
+
+    def is_stalled(self, now_s: float, patience_seconds: float, has_earlier: bool = False) -> bool:
         """Whether something was sent and nothing acknowledged for so long: twice as long each time it was in vain."""
         patience_seconds = min(patience_seconds * 2.0**self._in_vain, max(patience_seconds, LONGEST_PATIENCE_SECONDS))
-        return self.sent_seq > self.acknowledged_seq and now_s - self.moved_at_s >= patience_seconds
+        awaits = self.sent_seq > self.acknowledged_seq or (has_earlier and self.earlier_mark > 0)
+        return awaits and now_s - self.moved_at_s >= patience_seconds
 
     def _join(self) -> None:
         """The backlog has caught up with where the live way began."""

@@ -75,6 +75,10 @@ class Monitor:
         self._knowledge = knowledge
         self._watched: dict[str, _Watched] = {}
         self._changed: set[str] = set()
+        self.restore(rows)
+
+    def restore(self, rows: Iterable[AssetRow]) -> None:
+        """Go on from what was kept."""
         for row in rows:
             if row.asset in self._asset_types:
                 self._restore(row)
@@ -160,6 +164,10 @@ class Monitor:
         rows = tuple(self._row(self._watch(asset)) for asset in sorted(self._changed))
         self._changed.clear()
         return rows
+
+    def states(self) -> tuple[AssetRow, ...]:
+        """All of them, changed or not."""
+        return tuple(self._row(watched) for watched in self._watched.values())
 
     def _watch(self, asset: str) -> _Watched:
         if asset not in self._watched:

@@ -12,6 +12,7 @@ from forewarn_edge_agent.log import Throttle, event
 from forewarn_edge_agent.monitor import Judgement, Monitor
 from forewarn_edge_agent.sources import Delivery, Position, Refusal
 from forewarn_edge_agent.spool import KEPT_DIGESTS, AssetRow, Batch, Spool
+from forewarn_edge_agent.storage import Storage
 from forewarn_edge_agent.watchdog import Silence, Watchdog
 from forewarn_models import wire
 
@@ -37,7 +38,7 @@ class Pipeline:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Spool | Storage,
         monitor: Monitor,
         *,
         checkpoint_seconds: float,

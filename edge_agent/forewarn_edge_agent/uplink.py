@@ -54,7 +54,15 @@ class Ends:
 class Outbox(Protocol):
     """What the uplink needs of the spool; each call may wait for the spool's thread."""
 
-    epoch: str
+    @property
+    def epoch(self) -> str:
+        """Changes when the spool is replaced, or its place taken by memory, while the agent runs."""
+        ...
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether there may be unacknowledged records of earlier epochs."""
+        ...
 
     async def first_of(self, reads: Sequence[Read], *, max_bytes: int, old_before_ms: int) -> tuple[Read, Chunk] | None:
         """The first of these that brings anything."""
@@ -102,6 +110,7 @@ class UplinkConnection:
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
         self._lanes = {lane: LaneProgress(lane) for lane in LANES_BY_URGENCY}
+        self._told_epoch = outbox.epoch
         self._pace = Pace(uplink.replay_records_per_s, clock.monotonic())
         self._size = MessageSize()
         self.link = Link(since_s=clock.monotonic())
@@ -146,10 +155,7 @@ class UplinkConnection:
         at_ms = self._clock.now_ms()
         async with self._client(will=self._offline(at_ms)) as client:
             await self._subscribe(client)
-            ends = await self._outbox.ends()
-            for lane, progress in self._lanes.items():
-                progress.start_over(ends[lane].acknowledged_seq, self._clock.monotonic(), last_seq=ends[lane].last_seq)
-            await client.publish(self._topic("presence"), self._birth(at_ms, ends), qos=1, retain=True)
+            await self._be_born(client, at_ms)
             self.link.up(self._clock.monotonic())
             event(log, logging.INFO, "uplink_up", host=self._uplink.host, port=self._uplink.port)
             async with asyncio.TaskGroup() as group:
@@ -157,6 +163,14 @@ class UplinkConnection:
                 await self._send_until_stopped(client)
                 listening.cancel()
             await client.publish(self._topic("presence"), self._offline(self._clock.now_ms()), qos=1, retain=True)
+
+    async def _be_born(self, client: aiomqtt.Client, at_ms: int) -> None:
+        """Say who we are, and begin each lane behind what is acknowledged."""
+        self._told_epoch = self._outbox.epoch
+        ends = await self._outbox.ends()
+        for lane, progress in self._lanes.items():
+            progress.start_over(ends[lane].acknowledged_seq, self._clock.monotonic(), last_seq=ends[lane].last_seq)
+        await client.publish(self._topic("presence"), self._birth(at_ms, ends), qos=1, retain=True)
 
     def _client(self, will: bytes) -> "_Client":
         is_version_5 = self._uplink.mqtt_version == "5"
@@ -187,6 +201,8 @@ class UplinkConnection:
     async def _send_until_stopped(self, client: "_Client") -> None:
         while not self._stopping.is_set():
             self._news.clear()
+            if self._outbox.epoch != self._told_epoch:
+                await self._be_born(client, self._clock.now_ms())
             await self._resend_what_stalled()
             if not await self._send_most_urgent(client):
                 await self._wait_for_news()
@@ -227,7 +243,7 @@ class UplinkConnection:
     async def _resend_what_stalled(self) -> None:
         now_s = self._clock.monotonic()
         for lane, progress in self._lanes.items():
-            if progress.is_stalled(now_s, self._uplink.resend_after_seconds):
+            if progress.is_stalled(now_s, self._uplink.resend_after_seconds, self._outbox.has_earlier):
                 event(log, logging.WARNING, "resend", lane=lane, after_seq=progress.acknowledged_seq)
                 progress.send_again((await self._outbox.ends())[lane].acknowledged_seq, now_s)
 
@@ -266,7 +282,11 @@ class UplinkConnection:
         last_seq = await self._outbox.acknowledge(ack)
         if last_seq is None:
             return
-        sent_s = self._lanes[ack.lane].acknowledged(ack.seq, last_seq, received_s)
+        progress, sent_s = self._lanes[ack.lane], None
+        if ack.epoch == self._outbox.epoch:
+            sent_s = progress.acknowledged(ack.seq, last_seq, received_s)
+        else:
+            progress.acknowledged_earlier(received_s)
         if ack.at is not None and sent_s is not None:
             self._clock.cloud.note(at_ms=ack.at, sent_s=sent_s, received_s=received_s)
         configured = self._uplink.replay_records_per_s

@@ -122,15 +122,22 @@ class Cloud:
         self._client.publish(wire.topic(tenant, node, "ack"), wire.encode_control(ack), qos=1)
 
     def contiguous(self, lane: wire.Lane, epoch: str) -> int:
-        kept = self.lanes[(lane, epoch)]
-        explained = set(kept)
-        for received in list(kept.values()):
-            if isinstance(received.record, wire.Gap):
-                explained |= set(range(received.record.first_seq, received.record.last_seq + 1))
+        explained = set(self.lanes[(lane, epoch)])
+        for gap in self.gaps(lane, epoch):
+            if gap.last_seq < wire.MAX_SEQ:
+                explained |= set(range(gap.first_seq, gap.last_seq + 1))
         seq = 0
         while seq + 1 in explained:
             seq += 1
         return seq
+
+    def gaps(self, lane: wire.Lane, epoch: str) -> list[wire.Gap]:
+        """What was told of an epoch, in its own messages or in those of a later one."""
+        found = []
+        for (of_lane, of_epoch), records in self.lanes.items():
+            told = [received.record for received in list(records.values()) if isinstance(received.record, wire.Gap)]
+            found += [gap for gap in told if of_lane == lane and (gap.epoch or of_epoch) == epoch]
+        return found
 
     def records(self, lane: wire.Lane = "telemetry") -> list[wire.Received]:
         """All of a lane in order, whatever the epoch."""

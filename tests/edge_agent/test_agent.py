@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -320,35 +319,6 @@ def test_a_gap_is_told_before_what_follows_it(agent: AgentProcess, cloud: Cloud)
     agent.start()
     agent.wait_for_status(is_empty, "all is acknowledged")
     assert len(cloud.records()) > 2 * WINDOW_RECORDS
-
-
-@pytest.mark.e2e
-def test_a_disk_that_refuses_to_write_is_waited_for(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
-    process = agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
-    times = recent(20)
-    machine.send_samples(times[:10])
-    agent.wait_for_status(lambda s: s["lanes"]["telemetry"]["acknowledged_seq"] == 10, "the first ones")
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    machine.send_samples(times[10:])
-    wait_until(lambda: "spool_not_writable" in agent.log(), "it says so", SECONDS)
-    assert cloud.times_ms() == times[:10]
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    wait_until(lambda: cloud.times_ms() == times, "it goes on by itself", SECONDS)
-    assert process.poll() is None
-
-
-@pytest.mark.e2e
-def test_sigterm_ends_it_in_time_when_the_disk_refuses(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
-    process = agent.start()
-    wait_until(lambda: "source_up" in agent.log(), "the source is connected", SECONDS)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    times = recent(30)
-    machine.send_samples(times)
-    wait_until(lambda: "spool_not_writable" in agent.log(), "it says so", SECONDS)
-    assert agent.stop(within_seconds=10.0) == 0
-    agent.start()
-    wait_until(lambda: cloud.times_ms() == times, "nothing was lost", SECONDS)
 
 
 @pytest.mark.e2e

@@ -153,7 +153,7 @@ class Played:
     def send(self, at_s: float = 0.0) -> Read | None:
         for read in self.lane.reads(self.pace, at_s):
             first, last = read.after_seq + 1, min(self.last_seq, read.up_to_seq, read.after_seq + read.max_records)
-            if read.way != "gap" and first <= last:
+            if read.way not in ("gap", "earlier") and first <= last:
                 self.lane.sent(
                     read,
                     Chunk(epoch="e", seq=first, bodies=(b"x",) * (last - first + 1), spooled_at_ms=0),

@@ -293,6 +293,9 @@ class _Judging:
             )
 
     def _store_gap(self, lane: LaneKey, received: wire.Received, gap: wire.Gap) -> None:
+        if gap.epoch is not None and gap.epoch != lane[3]:
+            self._store_gap_of_earlier_epoch((*lane[:3], gap.epoch), received, gap)
+            return
         if gap.last_seq >= received.seq:
             raise _Refused("gap: a node can only have dropped records before this one")
         self._tell_gap(
@@ -305,6 +308,21 @@ class _Judging:
                 reason=_text(gap.reason, 200),
             )
         )
+
+    def _store_gap_of_earlier_epoch(self, lane: LaneKey, received: wire.Received, gap: wire.Gap) -> None:
+        """A node that lost its spool file knows neither how far it went nor what of it is committed."""
+        missing = subtract([(gap.first_seq, gap.last_seq)], ranges_of(self._lane(lane).progress))
+        if missing:
+            self._tell_gap(
+                StoredGap(
+                    lane=lane,
+                    seq=-missing[0][0],  # no record of that lane said so: none may be taken for a repeat of it
+                    digest=received.digest,
+                    first_seq=missing[0][0],
+                    last_seq=missing[-1][1],
+                    reason=_text(gap.reason, 200),
+                )
+            )
 
     def _check_asset(self, node: NodeKey, asset: str) -> None:
         known = self.assets.get((node[0], asset))

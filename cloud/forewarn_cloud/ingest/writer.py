@@ -395,7 +395,8 @@ def read_facts(
     lanes = [message for message in batch if isinstance(message, LaneMessage) and message.node in nodes]
     births = [message for message in batch if isinstance(message, ControlMessage) and message.node in nodes]
     asked = ledger.asked({found for message in births if (found := _refused_command(message)) is not None})
-    wanted = {message.lane for message in lanes}.union(*map(_lanes_of_birth, births))
+    lost = set().union(*map(_earlier_epochs, lanes))
+    wanted = {message.lane for message in lanes}.union(lost, *map(_lanes_of_birth, births))
     progress = ledger.progress(wanted.union(found.lane for found in asked.values()))
     digests, unknown = _digests_of_repeats(ledger, lanes, progress)
     signals = _signals(lanes)
@@ -406,7 +407,7 @@ def read_facts(
         signals={asset: known_signals[asset] for asset in signals.keys() - unsure} | ledger.signals(unsure),
         progress=progress,
         digests=digests,
-        gaps=ledger.open_gaps(unknown | {message.lane for message in lanes if _tells_gap(message)}),
+        gaps=ledger.open_gaps(unknown | lost | {message.lane for message in lanes if _tells_gap(message)}),
         asked=asked,
     )
 
@@ -420,6 +421,12 @@ def _lanes_of_birth(birth: ControlMessage) -> set[LaneKey]:
 def _refused_command(birth: ControlMessage) -> tuple[NodeKey, str] | None:
     """The command that a node does not carry out."""
     return (birth.node, birth.body.id) if isinstance(birth.body, wire.Reply) and not birth.body.ok else None
+
+
+def _earlier_epochs(message: LaneMessage) -> set[LaneKey]:
+    """Of which gap records tell."""
+    gaps = (received.record for received in message.message.records if isinstance(received.record, wire.Gap))
+    return {(*message.lane[:3], gap.epoch) for gap in gaps if gap.epoch is not None}
 
 
 def _tells_gap(message: LaneMessage) -> bool:

@@ -13,8 +13,10 @@ What the cloud has acknowledged stays for a while, as an archive that it can ask
 is needed.
 """
 
+from forewarn_edge_agent.spool.damage import SpoolDamagedError, SpoolVersionError, is_of_the_disk
+from forewarn_edge_agent.spool.identity import Identity
 from forewarn_edge_agent.spool.inspection import Inspection, inspect
-from forewarn_edge_agent.spool.opening import FILE_NAME, LOCK_NAME, SpoolInUseError, SpoolVersionError
+from forewarn_edge_agent.spool.opening import FILE_NAME, LOCK_NAME, SpoolInUseError, take_lock
 from forewarn_edge_agent.spool.records import AssetRow, Batch, Chunk, LaneState, Limits, Range
 from forewarn_edge_agent.spool.schema import SCHEMA_VERSION
 from forewarn_edge_agent.spool.store import KEPT_COMMANDS, KEPT_DIGESTS, Spool
@@ -28,12 +30,16 @@ __all__ = [
     "AssetRow",
     "Batch",
     "Chunk",
+    "Identity",
     "Inspection",
     "LaneState",
     "Limits",
     "Range",
     "Spool",
+    "SpoolDamagedError",
     "SpoolInUseError",
     "SpoolVersionError",
     "inspect",
+    "is_of_the_disk",
+    "take_lock",
 ]

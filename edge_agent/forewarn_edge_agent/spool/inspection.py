@@ -1,16 +1,22 @@
 """The spool as it is seen from outside, while the agent may be running."""
 
 # ruff: noqa: S608 - the only names put into statements are those of the two lanes
+import logging
 import sqlite3
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from forewarn_edge_agent.log import event
 from forewarn_edge_agent.spool.opening import FILE_NAME, LOCK_NAME, is_locked
 from forewarn_edge_agent.spool.records import AssetRow, LaneState, Range
 from forewarn_edge_agent.spool.schema import SCHEMA_VERSION
 from forewarn_models import wire
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +85,61 @@ def _gaps(connection: sqlite3.Connection, lane: wire.Lane) -> list[Range]:
     return [tuple(msgspec.msgpack.decode(row[0])["gap"]) for row in connection.execute(waiting, (lane,))]
 
 
+def read_assets(path: Path) -> list[AssetRow] | None:
+    """What the models learned, from a file on a disk that can only be read; None if that does not work, either.
+
+    The write-ahead log is passed over: without writing beside the file SQLite can only read what is in it.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
+        try:
+            return asset_rows(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return None
+
+
 def asset_rows(connection: sqlite3.Connection) -> list[AssetRow]:
-    rows = connection.execute("SELECT * FROM asset ORDER BY asset")
-    return [
-        AssetRow(
-            asset=row[0],
-            asset_type=row[1],
-            signals=tuple(row[2].split()),
-            state=row[3],
-            memory=row[4],
-            condition=row[5],
-            maturity=row[6],
-            health_index=row[7],
-            observed_at_ms=row[8],
-            samples=row[9],
+    """Those that can be read: of a damaged one what was learned is lost, and said so."""
+    columns = "asset, asset_type, signals, state, memory, condition, maturity, health_index, observed_at_ms, samples"
+    found = []
+    for *values, crc in connection.execute(f"SELECT {columns}, crc FROM asset ORDER BY asset"):
+        if crc not in (None, asset_crc(values)):
+            event(log, logging.WARNING, "baseline_lost", asset=values[0], reason="the spool file is damaged")
+            continue
+        found.append(
+            AssetRow(
+                asset=values[0],
+                asset_type=values[1],
+                signals=tuple(values[2].split()),
+                state=values[3],
+                memory=values[4],
+                condition=values[5],
+                maturity=values[6],
+                health_index=values[7],
+                observed_at_ms=values[8],
+                samples=values[9],
+            )
         )
-        for row in rows
+    return found
+
+
+def asset_values(row: AssetRow) -> list[object]:
+    """The row as it is stored, without its checksum."""
+    return [
+        row.asset,
+        row.asset_type,
+        " ".join(row.signals),
+        row.state,
+        row.memory,
+        row.condition,
+        row.maturity,
+        row.health_index,
+        row.observed_at_ms,
+        row.samples,
     ]
+
+
+def asset_crc(values: Sequence[object]) -> int:
+    return zlib.crc32(msgspec.msgpack.encode(values))

@@ -1,56 +1,71 @@
-"""The spool itself: appending, acknowledging, reading, and the cap."""
+"""The spool itself: what is committed together, and what comes back of it."""
 
 # ruff: noqa: S608 - the only names put into statements are those of the two lanes
 import logging
 import sqlite3
-import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Final, Self
+
+import msgspec
 
 from forewarn_edge_agent.log import event
 from forewarn_edge_agent.sources import Position
-from forewarn_edge_agent.spool import opening, schema
-from forewarn_edge_agent.spool.inspection import asset_rows
-from forewarn_edge_agent.spool.records import AssetRow, Batch, Chunk, Limits, Range
+from forewarn_edge_agent.spool import earlier, identity, opening, salvage, schema
+from forewarn_edge_agent.spool.earlier import Row, checksum
+from forewarn_edge_agent.spool.identity import Identity
+from forewarn_edge_agent.spool.inspection import asset_crc, asset_rows, asset_values
+from forewarn_edge_agent.spool.lanes import monotonic_ms
+from forewarn_edge_agent.spool.opening import Connect, Opened
+from forewarn_edge_agent.spool.records import MOST_IN_A_PART, AssetRow, Batch, Chunk, Limits, Range, Remembered
+from forewarn_edge_agent.spool.room import Room
 from forewarn_models import wire
 
 log = logging.getLogger(__name__)
 
 KEPT_DIGESTS: Final = 4096
 KEPT_COMMANDS: Final = 1000
-TRIMMED_AT_ONCE: Final = 2000
-"""At most so many records leave the archive with one commit, so that none takes long."""
-AGED_AT_ONCE: Final = 20_000
 HOUR_MS: Final = 3_600_000
-
 NO_LONGER_HELD: Final = "no longer held"
+TORN: Final = "the power went during a write"
+LEFT_OUT: Final = 2 * MOST_IN_A_PART
+ROW_BYTES: Final = 100
+"""What a record takes beside its body, with its digest."""
+DAMAGED: Final = "the spool file was damaged"
+IDENTITY_EVERY_MS: Final = 60_000
+SALVAGED_AT_ONCE: Final = 500
 
 
-def monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+class Spool(Room):
+    """Open with `Spool.open` or, where no disk can be written, `Spool.in_memory`; one thread at a time.
 
-
-class Spool:
-    """Open with `Spool.open`; one thread at a time."""
+    Errors of SQLite: see `damage.is_of_the_disk`. After one that is not of the disk the file is to be opened anew, with
+    what was `found` wrong; any other leaves it as it was.
+    """
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        opened: Opened,
         limits: Limits,
         *,
+        now_ms: int,
+        path: Path | None = None,
         lock: IO[str] | None = None,
+        connect: Connect = opening.plain_connection,
         running_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
-        self._connection = connection
-        self._limits = limits
+        super().__init__(opened.connection, limits, path, running_ms)
         self._lock = lock
-        self._running_ms = running_ms
-        self._max_pages = schema.max_pages(limits)
-        self.epoch: str = self._value("SELECT epoch FROM spool")
-        self._lived_before_ms = self._lived_by_last_record() - running_ms()
+        self._connect = connect
+        self._damaged: sqlite3.Connection | None = None
+        for loss in opened.losses:
+            self._tell_gap(loss.lane, loss.first_seq, loss.last_seq, now_ms, DAMAGED, epoch=loss.epoch)
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+        if opened.is_torn:
+            self._leave_out_sequences(now_ms)
+        self._note_identity()
 
     @classmethod
     def open(
@@ -62,16 +77,22 @@ class Spool:
         max_days: float = 7.0,
         keep_acknowledged_hours: float = 24.0,
         running_ms: Callable[[], int] = monotonic_ms,
+        connect: Connect = opening.plain_connection,
+        lock: IO[str] | None = None,
+        found: str | None = None,
+        known: Identity | None = None,
     ) -> Self:
         """Open the spool of a state directory, or create it.
 
         A damaged file is kept aside (the newest such file only, the disk must not fill) and a new one, with a new
-        epoch, takes its place. `running_ms` is a clock that only counts how long the process has run.
+        epoch, takes its place; what can be read of it is sent with its own epoch, what cannot is told.
+        `running_ms` is a clock that only counts how long the process has run. To open it again: the `lock` that is
+        held, what is `known` of the file, and what was `found` wrong with it.
 
         Raises:
             SpoolInUseError: another process has it open.
             SpoolVersionError: a newer agent wrote it.
-            OSError, sqlite3.OperationalError: the disk does not allow it.
+            OSError, sqlite3.Error: the disk does not allow it.
         """
         limits = Limits(
             max_bytes=max_bytes,
@@ -79,18 +100,60 @@ class Spool:
             keep_acknowledged_ms=round(keep_acknowledged_hours * HOUR_MS),
         )
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = opening.take_lock(state_dir / opening.LOCK_NAME)
+        path = state_dir / opening.FILE_NAME
+        held = lock or opening.take_lock(state_dir / opening.LOCK_NAME)
+        known = known or identity.read(state_dir / identity.NAME)
         try:
-            connection = opening.open_or_replace(state_dir / opening.FILE_NAME, limits, now_ms=now_ms)
-            return cls(connection, limits, lock=lock, running_ms=running_ms)
+            opened = opening.open_or_replace(path, limits, now_ms=now_ms, connect=connect, found=found, known=known)
+            try:
+                return cls(opened, limits, now_ms=now_ms, path=path, lock=held, connect=connect, running_ms=running_ms)
+            except BaseException:
+                opened.connection.close()
+                raise
         except BaseException:
-            lock.close()
+            if lock is None:
+                held.close()
             raise
 
+    @classmethod
+    def in_memory(cls, *, max_bytes: int, max_records: int, now_ms: int) -> Self:
+        """A spool with an epoch of its own that lasts as long as the process."""
+        limits = Limits(max_bytes=max_bytes, max_records=max_records, keep_acknowledged_ms=0)
+        connection = opening.plain_connection(Path(":memory:"))
+        connection.execute(f"PRAGMA max_page_count = {schema.max_pages(limits)}")
+        connection.execute("BEGIN")
+        schema.create(connection, now_ms=now_ms)
+        return cls(Opened(connection=connection), limits, now_ms=now_ms)
+
     def close(self) -> None:
-        self._connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        with suppress(sqlite3.Error):
+            self._note_identity()
+        lock = self.release()
+        if lock is not None:
+            lock.close()
+
+    def release(self) -> IO[str] | None:
+        """Close the file but keep the lock, for the next that opens it."""
+        if self._damaged is not None:
+            self._damaged.close()
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        return self._lock
+
+    @property
+    def commit_bytes(self) -> int:
+        """What a batch may hold for the write-ahead log to stay within its share of the cap."""
+        return schema.wal_bytes(self._limits) // 4
+
+    def _leave_out_sequences(self, now_ms: int) -> None:
+        """More than a commit gives: what it gave may have been sent, and must not be given to anything else."""
+        with self._transaction():
+            for lane in wire.LANES:
+                last_seq = self.last_seq(lane)
+                left_out = f"INSERT INTO {lane} (seq, spooled_at_ms, is_gap, body) VALUES (?, ?, 0, x'')"
+                self._connection.execute(left_out, (last_seq + LEFT_OUT, now_ms))
+                self._connection.execute(f"DELETE FROM {lane} WHERE seq = ?", (last_seq + LEFT_OUT,))
+                self._tell_gap(lane, last_seq + 1, last_seq + LEFT_OUT, now_ms, TORN)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -100,39 +163,26 @@ class Spool:
         Raises:
             sqlite3.OperationalError: the disk is full or failing; nothing of the batch was written.
         """
-        dropped: dict[wire.Lane, int] = {}
         with self._transaction():
-            self._trim("telemetry")
-            self._trim("advisory")
-            for body in batch.telemetry:
-                self._make_room(len(body), dropped)
-                seq = self._insert("telemetry", body, now_ms)
-                self._connection.execute("INSERT INTO recent VALUES (?, ?)", (seq, wire.digest(body)))
-            for body in batch.advisories:
-                self._make_room(len(body), dropped)
-                self._insert("advisory", body, now_ms)
-            if batch.assets is not None:
-                self._make_room(sum(len(row.state) for row in batch.assets), dropped)
-                self._checkpoint(batch.assets)
-            for position in batch.positions:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO position (source, row, shift_ms) VALUES (?, ?, ?)",
-                    (position.source, position.row, position.shift_ms),
-                )
-            if batch.reply is not None:
-                self._remember(batch.reply)
-            for name, value in batch.counters.items():
-                self._count(name, value)
-            self._connection.execute("DELETE FROM recent WHERE seq <= ?", (self.last_seq("telemetry") - KEPT_DIGESTS,))
-            for lane, last_seq in dropped.items():
-                self._tell_dropped(lane, last_seq, now_ms, "the spool is full")
+            for lane in wire.LANES:
+                self._trim(lane)
+            self._keep(batch, now_ms)
+            self._tell_of_drops(now_ms)
             self._drop_aged(now_ms)
+        self._last = self._last_seqs()
+        if self._running_ms() - self._noted_ms >= IDENTITY_EVERY_MS:
+            self._note_identity()
 
     def acknowledge(self, lane: wire.Lane, epoch: str, seq: int) -> bool:
-        """The cloud has committed everything up to `seq`. False if that is no news, or not about this spool."""
+        """The cloud has committed everything up to `seq`. False if that is no news, or not about this spool.
+
+        The epoch may be an earlier one.
+        """
         with self._transaction():
+            if epoch != self.epoch:
+                return earlier.acknowledge(self._connection, lane, epoch, seq)
             before = self.acknowledged_seq(lane)
-            if epoch != self.epoch or not before < seq <= self.last_seq(lane):
+            if not before < seq <= self.last_seq(lane):
                 return False
             self._connection.execute("UPDATE lane SET acknowledged_seq = ? WHERE lane = ?", (seq, lane))
             self._trim(lane)
@@ -149,38 +199,48 @@ class Spool:
                 self._tell_gap(lane, first, last, now_ms, NO_LONGER_HELD)
             return missing
 
-    def _insert(self, lane: wire.Lane, body: bytes, now_ms: int, *, is_gap: bool = False) -> int:
-        seq = self.last_seq(lane) + 1
-        self._connection.execute(
-            f"INSERT INTO {lane} (seq, spooled_at_ms, lived_ms, is_gap, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
-            (seq, now_ms, self._lived_ms(), is_gap, checksum(seq, body), body),
-        )
-        return seq
+    def _keep(self, batch: Batch, now_ms: int) -> None:
+        by_lane: dict[wire.Lane, list[bytes]] = {"telemetry": batch.telemetry, "advisory": batch.advisories}
+        for lane, bodies in by_lane.items():
+            for group in self._at_once(bodies):
+                self._make_room(_stored_bytes(group), now_ms, records=len(group))
+                self._insert(lane, group, now_ms)
+        self._remember_digests(map(wire.digest, batch.telemetry))
+        if batch.assets is not None:
+            self._make_room(sum(len(row.state) for row in batch.assets), now_ms)
+            self._checkpoint(batch.assets)
+        for position in batch.positions:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO position (source, row, shift_ms) VALUES (?, ?, ?)",
+                (position.source, position.row, position.shift_ms),
+            )
+        if batch.reply is not None:
+            self._remember(batch.reply)
+        for name, value in batch.counters.items():
+            self._count(name, value)
+
+    def _at_once(self, bodies: list[bytes]) -> list[list[bytes]]:
+        """All together, or each alone where they are so large that room has to be made for one after the other."""
+        is_small = _stored_bytes(bodies) <= self.commit_bytes // 4
+        return ([bodies] if bodies else []) if is_small else [[body] for body in bodies]
+
+    def _remember_digests(self, digests: Iterable[bytes]) -> None:
+        insert = "INSERT INTO recent (digest) VALUES (?)"
+        self._connection.executemany(insert, [(digest,) for digest in digests])
+        newest = "(SELECT max(number) FROM recent)"
+        self._connection.execute(f"DELETE FROM recent WHERE number <= {newest} - ?", (KEPT_DIGESTS,))
 
     def _checkpoint(self, assets: tuple[AssetRow, ...]) -> None:
+        rows = [asset_values(row) for row in assets]
         self._connection.executemany(
-            "INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    row.asset,
-                    row.asset_type,
-                    " ".join(row.signals),
-                    row.state,
-                    row.memory,
-                    row.condition,
-                    row.maturity,
-                    row.health_index,
-                    row.observed_at_ms,
-                    row.samples,
-                )
-                for row in assets
-            ],
+            "INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [[*values, asset_crc(values)] for values in rows],
         )
         self._connection.execute("UPDATE spool SET checkpoint_seq = ?", (self.last_seq("telemetry"),))
 
     def _remember(self, reply: wire.Reply) -> None:
         blob = wire.encode_control(reply)
-        self._connection.execute("INSERT INTO command (id, reply) VALUES (?, ?)", (reply.id, blob))
+        self._connection.execute("INSERT OR IGNORE INTO command (id, reply) VALUES (?, ?)", (reply.id, blob))
         oldest = "SELECT number FROM command ORDER BY number DESC LIMIT 1 OFFSET ?"
         self._connection.execute(f"DELETE FROM command WHERE number <= ({oldest})", (KEPT_COMMANDS,))
 
@@ -190,183 +250,143 @@ class Spool:
             (name, value),
         )
 
-    # --- how old things are -----------------------------------------------------------------------------------------
+    # --- who we are -------------------------------------------------------------------------------------------------
 
-    def _lived_ms(self) -> int:
-        """How long agents have run on this file. Time switched off does not count: no clock could be trusted for it.
+    def known(self) -> Identity:
+        """What the next to open the file should know of it. Reads nothing: the file may be lost already."""
+        return msgspec.structs.replace(self._noted, last=self._last)
 
-        Records are therefore kept longer than asked, never shorter, and no jump of the wall clock ages any.
+    def _note_identity(self) -> None:
+        self._noted = Identity(
+            version=schema.SCHEMA_VERSION,
+            epoch=self.epoch,
+            acknowledged={lane: self.acknowledged_seq(lane) for lane in wire.LANES},
+            last=self._last_seqs(),
+            outstanding=earlier.outstanding(self._connection),
+        )
+        self.has_earlier = bool(self._noted.outstanding)
+        """Whether `read_earlier` may find something."""
+        self._last, self._noted_ms = self._noted.last, self._running_ms()
+        if self._path is not None:
+            try:
+                identity.write(self._path.with_name(identity.NAME), self._noted)
+            except OSError as error:
+                # The older one is less exact, no more; and what was committed is committed.
+                event(log, logging.WARNING, "identity_not_noted", reason=error)
+
+    def _last_seqs(self) -> dict[str, int]:
+        return {lane: self.last_seq(lane) for lane in wire.LANES}
+
+    # --- earlier epochs ---------------------------------------------------------------------------------------------
+
+    def read_earlier(
+        self, lane: wire.Lane, after: int, *, max_records: int, max_bytes: int, now_ms: int
+    ) -> Chunk | None:
+        """Consecutive unacknowledged records of one earlier epoch behind the mark `after`, with the mark behind them.
+
+        0 is before all. None: there are no more, or no more before some are acknowledged.
         """
-        return self._lived_before_ms + self._running_ms()
+        self._salvage(lane, now_ms)
+        found = earlier.read(self._connection, lane, after, max_records=max_records, max_bytes=max_bytes)
+        if found is None:
+            self.has_earlier = earlier.is_outstanding(self._connection)
+        return found
 
-    def _lived_by_last_record(self) -> int:
-        newest = (f"SELECT lived_ms FROM {lane} ORDER BY seq DESC LIMIT 1" for lane in wire.LANES)
-        return max((row[0] for query in newest for row in self._connection.execute(query)), default=0)
+    def holds(self, epoch: str) -> bool:
+        """Whether it is this one's epoch, or records of it are still to be sent."""
+        return epoch == self.epoch or any(each.epoch == epoch for each in earlier.outstanding(self._connection))
 
-    def _trim(self, lane: wire.Lane) -> None:
-        """Let go of acknowledged records that were kept long enough, some at a time."""
-        too_old = self._lived_ms() - self._limits.keep_acknowledged_ms
-        last = self._last_older(lane, 0, self._archive_end(lane), too_old, TRIMMED_AT_ONCE)
-        if last is not None:
-            self._connection.execute(f"DELETE FROM {lane} WHERE seq <= ?", (last,))
+    def adopt(self, other: "Spool", assets: Iterable[AssetRow], *, now_ms: int) -> None:
+        """Take over what a spool that was used after this one holds and the cloud lacks, and what it remembers.
 
-    def _drop_aged(self, now_ms: int) -> None:
-        """Drop telemetry that has waited too long, an hour or so at a time: each time costs a gap record."""
-        too_old, step = self._lived_ms() - self._limits.max_age_ms, self._limits.max_age_ms // 100
-        acknowledged, last_seq = self.acknowledged_seq("telemetry"), self.last_seq("telemetry")
-        if self._last_older("telemetry", acknowledged, last_seq, too_old, 1) is None:
-            return
-        last = self._last_older("telemetry", acknowledged, last_seq, too_old + step, AGED_AT_ONCE)
-        if last is not None:
-            self._drop("telemetry", last)
-            self._tell_dropped("telemetry", last, now_ms, "waited too long")
-
-    def _last_older(self, lane: wire.Lane, after: int, upto: int, lived_ms: int, at_most: int) -> int | None:
-        """The last of the first `at_most` records within (after, upto] that were spooled by `lived_ms`, or None."""
-        oldest = f"SELECT seq, lived_ms FROM {lane} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        found = self._value(f"SELECT max(seq) FROM ({oldest}) WHERE lived_ms <= ?", (after, upto, at_most, lived_ms))
-        return None if found is None else int(found)
-
-    # --- the cap ----------------------------------------------------------------------------------------------------
-
-    def _make_room(self, size: int, dropped: dict[wire.Lane, int]) -> None:
-        """Drop until `size` bytes fit: the archive, then the oldest telemetry, then advisories.
-
-        `dropped` notes up to where.
+        The records keep their epoch. `assets`: the present states of the models. If it fails it can be done again.
         """
-        lane: wire.Lane
         for lane in wire.LANES:
-            while not self._has_room(size) and (cutoff := self._next_of_archive(lane)) is not None:
-                self._connection.execute(f"DELETE FROM {lane} WHERE seq <= ?", (cutoff,))
-        for lane in wire.LANES:
-            while not self._has_room(size) and (cutoff := self._next_to_drop(lane)) is not None:
-                self._drop(lane, cutoff)
-                dropped[lane] = cutoff
+            for rows in other.waiting_rows(lane):
+                with self._transaction():
+                    self._make_room(sum(len(row.body) for row in rows), now_ms)
+                    earlier.add(self._connection, lane, other.epoch, rows)
+                    self._tell_of_drops(now_ms)
+        self.has_earlier = True
+        remembered = other.remembered()
+        with self._transaction():
+            self._keep(
+                Batch(assets=tuple(assets), positions=remembered.positions, counters=remembered.counters), now_ms
+            )
+            for reply in remembered.replies:
+                self._remember(reply)
+            self._remember_digests(other.recent_digests())
+            self._tell_of_drops(now_ms)
+        self._note_identity()
 
-    def _has_room(self, size: int) -> bool:
-        used = self._value("PRAGMA page_count") - self._value("PRAGMA freelist_count")
-        # What is left free below the cap lets a delete and a checkpoint always have room.
-        margin = min(64, self._max_pages // 8)
-        return bool(used + size // schema.PAGE_BYTES <= self._max_pages - margin)
+    def waiting_rows(self, lane: wire.Lane) -> Iterator[list[Row]]:
+        """All that the cloud lacks of a lane, gap records first, in portions."""
+        columns = "seq, spooled_at_ms, is_gap, crc, body"
+        query = f"SELECT {columns} FROM {lane} WHERE seq > ? ORDER BY is_gap DESC, seq"
+        rows: list[Row] = []
+        for seq, at_ms, is_gap, crc, body in self._connection.execute(query, (self.acknowledged_seq(lane),)):
+            rows.append(Row(seq=seq, spooled_at_ms=at_ms, is_gap=bool(is_gap), crc=crc, body=body))
+            if len(rows) >= SALVAGED_AT_ONCE:
+                yield rows
+                rows = []
+        yield rows
 
-    def _archive_end(self, lane: wire.Lane) -> int:
-        """Up to where records are acknowledged, and the models need them no more."""
-        acknowledged = self.acknowledged_seq(lane)
-        return (
-            acknowledged if lane == "advisory" else min(acknowledged, self._value("SELECT checkpoint_seq FROM spool"))
+    def answer_as(self, other: "Spool") -> None:
+        """Know the commands that another spool knows."""
+        with self._transaction():
+            for reply in other.remembered().replies:
+                self._remember(reply)
+
+    def remembered(self) -> Remembered:
+        positions = self._connection.execute("SELECT source, row, shift_ms FROM position")
+        replies = self._connection.execute("SELECT reply FROM command ORDER BY number")
+        return Remembered(
+            positions=tuple(Position(source=source, row=row, shift_ms=shift) for source, row, shift in positions),
+            replies=tuple(wire.decode_control(blob, wire.Reply) for (blob,) in replies),
+            counters=dict(self._connection.execute("SELECT name, value FROM counter").fetchall()),
         )
 
-    def _next_of_archive(self, lane: wire.Lane) -> int | None:
-        first, end = self._value(f"SELECT min(seq) FROM {lane}"), self._archive_end(lane)
-        return None if first is None or first > end else int(min(end, first + max(100, (end - first) // 100)))
+    def _salvage(self, lane: wire.Lane, now_ms: int) -> None:
+        """Read on in the damaged file if little of it is left to send, and there is room that nothing newer needs."""
+        row = self._connection.execute("SELECT epoch, next_seq FROM salvage WHERE lane = ?", (lane,))
+        found = row.fetchone()
+        if found is None or not earlier.is_short(self._connection, lane, SALVAGED_AT_ONCE):
+            return
+        epoch, first_seq = found
+        rows, next_seq = salvage.scan(self._open_damaged(), lane, first_seq, SALVAGED_AT_ONCE)
+        # How far the file went cannot be known: something may have been committed, and sent, that it does not show.
+        # That is told last, or the cloud would miss what is still on its way.
+        end = wire.MAX_SEQ if next_seq is None else next_seq - 1
+        with self._transaction():
+            if not self._make_room_in_archive(sum(len(row.body) for row in rows)):
+                return
+            earlier.add(self._connection, lane, epoch, rows)
+            for first, last in salvage.holes(first_seq, (row.seq for row in rows), end):
+                self._tell_gap(lane, first, last, now_ms, DAMAGED, epoch=epoch)
+            if next_seq is None:
+                self._connection.execute("DELETE FROM salvage WHERE lane = ?", (lane,))
+            else:
+                self._connection.execute("UPDATE salvage SET next_seq = ? WHERE lane = ?", (next_seq, lane))
 
-    def _next_to_drop(self, lane: wire.Lane) -> int | None:
-        """Up to where to drop: a twentieth of the lane, but never its last record; None if nothing is left to drop."""
-        first, last = self._row(f"SELECT min(seq), max(seq) FROM {lane}")
-        return None if first is None or first == last else int(first + (last - first) // 20)
-
-    def _drop(self, lane: wire.Lane, cutoff: int) -> None:
-        lost = f"SELECT count(*) FROM {lane} WHERE is_gap = 0 AND seq > ? AND seq <= ?"
-        dropped = self._value(lost, (self.acknowledged_seq(lane), cutoff))
-        self._connection.execute("UPDATE lane SET dropped = dropped + ? WHERE lane = ?", (dropped, lane))
-        self._connection.execute(f"DELETE FROM {lane} WHERE seq <= ?", (cutoff,))
-
-    def _tell_dropped(self, lane: wire.Lane, last_seq: int, now_ms: int, reason: str) -> None:
-        # From the last acknowledgement on: among what was dropped there may be gap records.
-        first_seq = self.acknowledged_seq(lane) + 1
-        if last_seq >= first_seq:  # else the cloud has all that was dropped
-            self._tell_gap(lane, first_seq, last_seq, now_ms, reason)
-
-    def _tell_gap(self, lane: wire.Lane, first_seq: int, last_seq: int, now_ms: int, reason: str) -> None:
-        gap = wire.Gap(first_seq=first_seq, last_seq=last_seq, reason=reason)
-        self._insert(lane, wire.encode_gap(gap), now_ms, is_gap=True)
-        event(log, logging.WARNING, "dropped", lane=lane, first_seq=first_seq, last_seq=last_seq, reason=reason)
+    def _open_damaged(self) -> sqlite3.Connection:
+        if self._damaged is None:
+            assert self._path is not None
+            self._damaged = opening.open_aside(self._path, self._connect)
+        return self._damaged
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, lane: wire.Lane, after_seq: int, *, max_records: int, max_bytes: int) -> Chunk | None:
-        """The next consecutive unacknowledged records after `after_seq`, at least one, or None at the lane's end."""
-        first_seq = max(after_seq, self.acknowledged_seq(lane)) + 1
-        return self.read_range(lane, first_seq, wire.MAX_SEQ, max_records=max_records, max_bytes=max_bytes)
-
-    def read_range(
-        self,
-        lane: wire.Lane,
-        first_seq: int,
-        last_seq: int,
-        *,
-        max_records: int,
-        max_bytes: int,
-        old_before_ms: int = 0,
-    ) -> Chunk | None:
-        """The next consecutive records held within a range, acknowledged or not, at least one, or None if none is.
-
-        Those spooled before `old_before_ms` do not come together with newer ones.
-        """
-        rows = self._connection.execute(
-            f"SELECT seq, spooled_at_ms, body FROM {lane} WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?",
-            (first_seq, last_seq, max_records),
-        )
-        first, size, at_ms, bodies = 0, 0, 0, list[bytes]()
-        for seq, spooled_at_ms, body in rows:
-            first, size = first or seq, size + len(body)
-            if bodies and (seq != first + len(bodies) or size > max_bytes):
-                break
-            if bodies and (spooled_at_ms < old_before_ms) != (at_ms < old_before_ms):
-                break
-            at_ms = spooled_at_ms
-            bodies.append(body)
-        return Chunk(epoch=self.epoch, seq=first, bodies=tuple(bodies), spooled_at_ms=at_ms) if bodies else None
-
-    def read_gaps(self, lane: wire.Lane, after_seq: int) -> list[Chunk]:
-        """The gap records after `after_seq`. They go first: the cloud acknowledges nothing beyond an untold hole."""
-        rows = self._connection.execute(
-            f"SELECT seq, spooled_at_ms, body FROM {lane} WHERE is_gap = 1 AND seq > ? ORDER BY seq",
-            (max(after_seq, self.acknowledged_seq(lane)),),
-        )
-        return [Chunk(epoch=self.epoch, seq=seq, bodies=(body,), spooled_at_ms=at_ms) for seq, at_ms, body in rows]
-
-    def last_seq(self, lane: wire.Lane) -> int:
-        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (lane,)).fetchone()
-        return int(row[0]) if row else 0
-
-    def first_seq(self, lane: wire.Lane) -> int:
-        """The first sequence that can still be sent, acknowledged or not, or the one that will be given next."""
-        first = self._value(f"SELECT min(seq) FROM {lane}")
-        return self.last_seq(lane) + 1 if first is None else int(first)
-
-    def held_ranges(self, lane: wire.Lane, first_seq: int, last_seq: int) -> list[Range]:
-        """What of a range can still be sent, acknowledged or not."""
-        within = f"FROM {lane} WHERE seq BETWEEN ? AND ?"
-        first, last, count = self._row(f"SELECT min(seq), max(seq), count(*) {within}", (first_seq, last_seq))
-        if count == 0:
-            return []
-        if count == last + 1 - first:
-            return [(first, last)]
-        runs = f"SELECT seq, seq - row_number() OVER (ORDER BY seq) AS run {within}"
-        query = f"SELECT min(seq), max(seq) FROM ({runs}) GROUP BY run ORDER BY run"
-        return list(self._connection.execute(query, (first_seq, last_seq)))
-
-    def _missing(self, lane: wire.Lane, first_seq: int, last_seq: int) -> list[Range]:
-        missing, next_seq = [], max(1, first_seq)
-        for first, last in [*self.held_ranges(lane, first_seq, last_seq), (last_seq + 1, last_seq + 1)]:
-            if next_seq < first:
-                missing.append((next_seq, first - 1))
-            next_seq = last + 1
-        return missing
-
-    def acknowledged_seq(self, lane: wire.Lane) -> int:
-        return int(self._value("SELECT acknowledged_seq FROM lane WHERE lane = ?", (lane,)))
-
     def recent_digests(self) -> list[bytes]:
         """`wire.digest` of the last telemetry records, sent or not, oldest first."""
-        return [row[0] for row in self._connection.execute("SELECT digest FROM recent ORDER BY seq")]
+        return [row[0] for row in self._connection.execute("SELECT digest FROM recent ORDER BY number")]
 
     def records_since_checkpoint(self) -> Iterator[bytes]:
         """Telemetry that the model states have not seen, oldest first. Not to be mixed with writing."""
         since = "seq > (SELECT checkpoint_seq FROM spool)"
-        rows = self._connection.execute(f"SELECT body FROM telemetry WHERE is_gap = 0 AND {since} ORDER BY seq")
-        return (row[0] for row in rows)
+        rows = self._connection.execute(
+            f"SELECT seq, crc, body FROM telemetry WHERE is_gap = 0 AND {since} ORDER BY seq"
+        )
+        return (body for seq, crc, body in rows if crc in (None, checksum(seq, body)))
 
     def assets(self) -> list[AssetRow]:
         return asset_rows(self._connection)
@@ -380,25 +400,6 @@ class Spool:
         row = self._connection.execute("SELECT reply FROM command WHERE id = ?", (command_id,)).fetchone()
         return wire.decode_control(row[0], wire.Reply) if row else None
 
-    def _row(self, query: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-        row: tuple[Any, ...] = self._connection.execute(query, parameters).fetchone()
-        return row
 
-    def _value(self, query: str, parameters: tuple[Any, ...] = ()) -> Any:
-        return self._row(query, parameters)[0]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            # SQLite has already rolled back by itself after some errors, such as a full disk.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-
-def checksum(seq: int, body: bytes) -> int:
-    return zlib.crc32(body, seq & 0xFFFFFFFF)
+def _stored_bytes(bodies: Iterable[bytes]) -> int:
+    return sum(len(body) + ROW_BYTES for body in bodies)

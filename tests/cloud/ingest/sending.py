@@ -53,8 +53,8 @@ def advisory(asset: str = "pump-1", **changes: Any) -> bytes:
     return wire.encode_advisory(wire.Advisory(**(fields | changes)))
 
 
-def gap(first: int, last: int, reason: str = "full") -> bytes:
-    return wire.encode_gap(wire.Gap(first_seq=first, last_seq=last, reason=reason))
+def gap(first: int, last: int, reason: str = "full", epoch: str | None = None) -> bytes:
+    return wire.encode_gap(wire.Gap(first_seq=first, last_seq=last, reason=reason, epoch=epoch))
 
 
 def message(seq: int, *records: bytes, lane: wire.Lane = "telemetry", node: str = "n1", epoch: str = "e1") -> Delivery:

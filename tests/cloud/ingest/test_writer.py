@@ -337,6 +337,28 @@ def test_a_gap_knows_what_of_it_has_come_before(ingest: Ingesting) -> None:
     assert [missing for _, _, missing, _ in gaps(ingest)] == [[[2, 3], [7, 8], [10, 11]]] * 2
 
 
+def test_fault_06_a_gap_of_an_earlier_epoch_begins_behind_what_is_stored_of_it(ingest: Ingesting) -> None:
+    ingest.feed(message(1, *[telemetry(t=NOW + i) for i in range(5)]), message(9, telemetry(t=NOW + 9)))
+    lost = message(1, gap(3, wire.MAX_SEQ, "damaged", epoch="e1"), telemetry(t=NOW + 20), epoch="e2")
+    ingest.feed(lost, lost)
+    ingest.restart()
+    ingest.feed(lost)
+    known = "epoch", "first_seq", "last_seq", "missing", "reason"
+    left = [[6, 8], [10, wire.MAX_SEQ]]
+    assert rows(ingest.engine, "gaps", *known) == [("e1", 6, wire.MAX_SEQ, left, "damaged")]
+    assert rows(ingest.engine, "lane_progress", "epoch", "contiguous_seq") == [("e1", wire.MAX_SEQ), ("e2", 2)]
+    ingest.feed(message(6, telemetry(t=NOW + 6), telemetry(t=NOW + 7)))
+    assert len(ingest.stored) == 9, "what was salvaged late is stored all the same"
+    assert gaps(ingest)[0][2] == [[8, 8], [10, wire.MAX_SEQ]]
+    assert ingest.quarantine == []
+
+
+def test_fault_06_a_gap_of_an_epoch_nobody_has_heard_of(ingest: Ingesting) -> None:
+    ingest.feed(message(1, gap(1, 9, epoch="e0"), gap(1, 3, epoch="e0"), epoch="e1"))
+    assert rows(ingest.engine, "gaps", "epoch", "first_seq", "last_seq") == [("e0", 1, 9)]
+    assert ingest.broker.last_ack in (2, 9)
+
+
 def test_what_the_store_has_forgotten_is_not_taken_for_news(ingest: Ingesting) -> None:
     ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
     with writing(ingest.engine) as connection:

@@ -23,7 +23,7 @@ from forewarn_edge_agent.config import Setup, load
 from forewarn_edge_agent.monitor import Judgement, Monitor
 from forewarn_edge_agent.pipeline import Pipeline
 from forewarn_edge_agent.sources import Deliveries, Delivery
-from forewarn_edge_agent.spool import Spool
+from forewarn_edge_agent.storage import Place, Storage
 from forewarn_models import wire
 from tests.faults.chaos.journal import Journal
 from tests.faults.chaos.machine import Machine
@@ -64,7 +64,7 @@ class Unassessed(Monitor):
 
 
 class FedAgent(Agent):
-    def __init__(self, setup: Setup, clock: Clock, spool: Spool, source: MachineSource, *, assesses: bool) -> None:
+    def __init__(self, setup: Setup, clock: Clock, spool: Storage, source: MachineSource, *, assesses: bool) -> None:
         super().__init__(setup, clock, spool)
         self._sources = [source]
         if not assesses:
@@ -83,7 +83,7 @@ async def work(plan: Plan, number: int) -> None:
                 setup = load(plan.config(machine))
                 journal = open_files.enter_context(Journal(plan.journal(machine)))
                 max_bytes = setup.config.spool.max_mebibytes * 1024 * 1024
-                spool = Spool.open(plan.state_dir(machine), max_bytes=max_bytes, now_ms=clock.now_ms())
+                spool = Storage(Place(state_dir=plan.state_dir(machine), max_bytes=max_bytes), clock.now_ms)
                 open_files.callback(spool.close)
                 source = MachineSource(plan, machine, journal)
                 agent = FedAgent(setup, clock, spool, source, assesses=plan.is_assessed(machine))
