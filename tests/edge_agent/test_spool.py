@@ -382,6 +382,78 @@ def test_a_file_of_a_newer_agent_is_left_alone(opened: Opener, tmp_path: Path) -
     assert not (tmp_path / f"{FILE_NAME}.damaged").exists()
 
 
+VERSION_1 = """
+CREATE TABLE spool (
+    epoch TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    checkpoint_seq INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE lane (
+    lane TEXT PRIMARY KEY CHECK (lane IN ('telemetry', 'advisory')),
+    acknowledged_seq INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO lane (lane) VALUES ('telemetry'), ('advisory');
+CREATE TABLE telemetry (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    spooled_at_ms INTEGER NOT NULL,
+    is_gap INTEGER NOT NULL DEFAULT 0 CHECK (is_gap IN (0, 1)),
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE advisory (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    spooled_at_ms INTEGER NOT NULL,
+    is_gap INTEGER NOT NULL DEFAULT 0 CHECK (is_gap IN (0, 1)),
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE recent (seq INTEGER PRIMARY KEY, digest BLOB NOT NULL) STRICT;
+CREATE INDEX telemetry_gaps ON telemetry (seq) WHERE is_gap = 1;
+CREATE INDEX advisory_gaps ON advisory (seq) WHERE is_gap = 1;
+CREATE TABLE asset (
+    asset TEXT PRIMARY KEY,
+    asset_type TEXT NOT NULL,
+    signals TEXT NOT NULL,
+    state BLOB NOT NULL,
+    memory BLOB,
+    condition TEXT NOT NULL,
+    maturity TEXT NOT NULL,
+    health_index REAL,
+    observed_at_ms INTEGER NOT NULL,
+    samples INTEGER NOT NULL
+) STRICT;
+CREATE TABLE position (source TEXT PRIMARY KEY, row INTEGER NOT NULL, shift_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE command (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    reply BLOB NOT NULL
+) STRICT;
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+INSERT INTO spool (epoch, created_at_ms, checkpoint_seq) VALUES ('0123456789abcdef', 1, 2);
+INSERT INTO telemetry (spooled_at_ms, body) VALUES (1, x'61'), (1, x'62'), (1, x'63');
+INSERT INTO recent VALUES (2, x'00'), (3, x'01');
+INSERT INTO asset VALUES ('pump-1', 'generic', 'a b', x'7374617465', NULL, 'NORMAL', 'LEARNING', 1.0, 1700000000000, 3);
+UPDATE lane SET acknowledged_seq = 1 WHERE lane = 'telemetry';
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_version_1_goes_on_as_it_was(opened: Opener, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.executescript(VERSION_1)
+    connection.close()
+    for _ in range(2):
+        spool = opened()
+        assert spool.epoch == "0123456789abcdef"
+        assert everything(spool) == {2: b"b", 3: b"c"}
+        assert (spool.assets(), list(spool.records_since_checkpoint())) == ([a_row()], [b"c"])
+        assert spool.recent_digests() == [b"\0", b"\1"]
+        spool.close()
+    spool = opened()
+    append(spool, b"d")
+    assert everything(spool) == {2: b"b", 3: b"c", 4: b"d"}
+    spool.close()
+
+
 def test_two_agents_cannot_share_a_spool(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "LOCK_SECONDS", 0.1)
     first = opened()

@@ -65,6 +65,8 @@ def test_fault_08_disk_that_refuses_to_write_agent_goes_on_from_memory_and_back(
     found = inspect(agent.state_dir)
     assert found is not None
     assert found.assets[0].samples == 60, "what was learned meanwhile is kept"
+    assert found.counters["disk_failures"] == 1
+    assert found.counters["records"] == 60
 
 
 @pytest.mark.e2e

@@ -315,6 +315,7 @@ class Spool(Room):
             )
             for reply in remembered.replies:
                 self._remember(reply)
+            self._count("disk_failures", 1)
             self._remember_digests(other.recent_digests())
             self._tell_of_drops(now_ms)
         self._note_identity()
