@@ -5,8 +5,9 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from forewarn_edge_agent import live, metrics, status
 from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.config import CsvSource, MqttSource, Setup
 from forewarn_edge_agent.lanes import Read
@@ -17,7 +18,7 @@ from forewarn_edge_agent.pipeline import Pipeline
 from forewarn_edge_agent.sources import Deliveries, Delivery, Source
 from forewarn_edge_agent.sources import mqtt as mqtt_source
 from forewarn_edge_agent.sources.replay import ReplaySource
-from forewarn_edge_agent.spool import Batch, Chunk, Range
+from forewarn_edge_agent.spool import Batch, Chunk, Range, inspect
 from forewarn_edge_agent.storage import Place, Storage
 from forewarn_edge_agent.uplink import Ends, UplinkConnection
 from forewarn_edge_agent.watchdog import Watchdog
@@ -117,6 +118,7 @@ class Agent:
 
     def __init__(self, setup: Setup, clock: Clock, spool: Storage) -> None:
         config = setup.config
+        self._config = config
         self._clock = clock
         self._spool = spool
         self._thread = SpoolThread()
@@ -155,11 +157,17 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             uplink = group.create_task(self._uplink.run(), name="uplink")
             processing = group.create_task(self._process(), name="processing")
-            watching = group.create_task(self._watch(), name="watching")
+            beside = [
+                group.create_task(self._watch(), name="watching"),
+                group.create_task(live.serve(self._config.node.state_dir, self._live), name="status"),
+            ]
+            if (port := self._config.metrics.port) is not None:
+                beside.append(group.create_task(metrics.serve(port, self._status), name="metrics"))
             sources = [group.create_task(source.run(self._deliveries), name="source") for source in self._sources]
             await stop.wait()
             event(log, logging.INFO, "stopping")
-            watching.cancel()
+            for task in beside:
+                task.cancel()
             await _end(sources, SOURCES_STOP_SECONDS)
             await _within(QUEUE_STOP_SECONDS, self._deliveries.join())
             if await _within(COMMIT_STOP_SECONDS, self._writing.acquire()):
@@ -173,6 +181,13 @@ class Agent:
             await asyncio.wait([uplink], timeout=UPLINK_STOP_SECONDS)
             uplink.cancel()
         self._thread.close()
+
+    def _live(self) -> dict[str, Any]:
+        return status.live_status(self._uplink, self._clock, self._watchdog)
+
+    async def _status(self) -> dict[str, Any]:
+        found = await asyncio.to_thread(inspect, self._config.node.state_dir)
+        return status.as_json(self._config, found, self._live(), now_ms=self._clock.now_ms())
 
     async def _process(self) -> None:
         while True:

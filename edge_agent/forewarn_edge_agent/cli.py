@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from forewarn_edge_agent import __version__, agent, log, status
+from forewarn_edge_agent import __version__, agent, live, log, status
 from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.config import ConfigError, CsvSource, MqttSource, Setup, load
 from forewarn_edge_agent.sources.replay import RecordingError, read_recording
@@ -68,7 +68,7 @@ def _status(setup: Setup, *, as_json: bool) -> int:
     except sqlite3.DatabaseError as error:
         print(f"{setup.config.node.state_dir}: the spool cannot be read: {error}", file=sys.stderr)
         return EXIT_FAILED
-    told = status.as_json(setup.config, found)
+    told = status.as_json(setup.config, found, live.ask(setup.config.node.state_dir) if found is not None else None)
     try:
         print(json.dumps(told, indent=2) if as_json else status.as_text(told), flush=True)
     except BrokenPipeError:

@@ -42,6 +42,12 @@ class Clock:
         offset_ms = self.offset_ms()
         return now_ms if offset_ms is None or abs(offset_ms) <= TOLERATED_MS else now_ms + offset_ms
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the wall clock is known to be more than a minute off; `now_ms` then tells the cloud's time."""
+        offset_ms = self.offset_ms()
+        return offset_ms is not None and abs(offset_ms) > TOLERATED_MS
+
     def offset_ms(self) -> int | None:
         """How much the cloud's clock is ahead of the wall clock; None while it was never measured."""
         measured = self.cloud.at(self.monotonic())

@@ -142,6 +142,12 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`port` on 127.0.0.1; None: none."""
+
+    port: int | None = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     node: Node
     uplink: Uplink
@@ -149,6 +155,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     assets: tuple[Asset, ...]
     spool: Spool = Spool()
     models: Settings = Settings()
+    metrics: Metrics = Metrics()
     log: Log = Log()
 
 
@@ -270,6 +277,8 @@ def _problems(config: Config) -> Iterator[_Problem]:
     archive = "spool.keep_acknowledged_hours"
     yield from _unless(config.spool.keep_acknowledged_hours >= 0, archive, "give 0 or more")
     yield from _unless(config.spool.checkpoint_seconds >= 0, "spool.checkpoint_seconds", "give 0 or more")
+    port = config.metrics.port
+    yield from _unless(port is None or 1 <= port <= 65535, "metrics.port", f"{port} is not within 1..65535")
     yield from _unless(config.sources, "sources", "give at least one [[sources]]")
     for i, source in enumerate(config.sources):
         yield from _source_problems(f"sources[{i}]", source)

@@ -288,13 +288,20 @@ class UplinkConnection:
         else:
             progress.acknowledged_earlier(received_s)
         if ack.at is not None and sent_s is not None:
-            self._clock.cloud.note(at_ms=ack.at, sent_s=sent_s, received_s=received_s)
+            self._note_time(ack.at, sent_s, received_s)
         configured = self._uplink.replay_records_per_s
         advised = configured if ack.replay_records_per_s is None else max(1, ack.replay_records_per_s)
         self._pace.change(min(configured, advised), received_s)
         self.acknowledged_at_s = received_s
         self.link.progressed()
         self._news.set()
+
+    def _note_time(self, at_ms: int, sent_s: float, received_s: float) -> None:
+        was_wrong = self._clock.is_wrong
+        self._clock.cloud.note(at_ms=at_ms, sent_s=sent_s, received_s=received_s)
+        if self._clock.is_wrong and not was_wrong:
+            consequence = "the cloud's time is used; what was timed on receipt before may be in the cloud's quarantine"
+            event(log, logging.ERROR, "clock_wrong", offset_ms=self._clock.offset_ms(), consequence=consequence)
 
     # --- who we are -------------------------------------------------------------------------------------------------
 
