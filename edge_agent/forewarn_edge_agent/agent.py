@@ -31,10 +31,10 @@ RECORDS_PER_COMMIT: Final = 200
 """More in one commit would keep the uplink waiting for the spool's thread."""
 WATCH_SECONDS: Final = 1.0
 # Together less than the 10 seconds in which a supervisor may expect us to end.
-SOURCES_STOP_SECONDS: Final = 3.0
-QUEUE_STOP_SECONDS: Final = 2.0
+SOURCES_STOP_SECONDS: Final = 2.0
+QUEUE_STOP_SECONDS: Final = 1.5
 COMMIT_STOP_SECONDS: Final = 1.0
-UPLINK_STOP_SECONDS: Final = 3.0
+UPLINK_STOP_SECONDS: Final = 2.0
 
 T = TypeVar("T")
 

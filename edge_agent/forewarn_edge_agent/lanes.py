@@ -127,6 +127,11 @@ class LaneProgress:
             pace.take(len(chunk.bodies))
         self._join()
 
+    def delivered(self, chunk: Chunk, now_s: float) -> None:
+        """The broker has it. Only then does the cloud's time to answer begin: on a slow link a message takes long."""
+        if chunk.seq <= self.acknowledged_seq + 1 <= chunk.last_seq:
+            self.moved_at_s = now_s
+
     def acknowledged(self, seq: int, last_seq: int, now_s: float) -> float | None:
         """The cloud has committed everything up to `seq`; the spool holds records up to `last_seq`.
 

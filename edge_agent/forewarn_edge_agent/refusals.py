@@ -35,8 +35,8 @@ _BY_CODE: Final = {
     0x84: "the broker does not speak this version of MQTT: set uplink.mqtt_version",
     0x85: "the broker does not accept the client id; give the node another name, or allow it at the broker",
     0x86: "check uplink.username and what is in uplink.password_file",
-    0x87: "the broker knows this login but does not allow it this: check uplink.username, uplink.cert_file and the "
-    "permissions of the node at the broker",
+    0x87: "the broker does not allow this: check uplink.username, what is in uplink.password_file, uplink.cert_file, "
+    "and the permissions of the node at the broker",
     0x88: "the broker is not serving; nothing is to be done here",
     0x89: "the broker is busy; nothing is to be done here",
     0x8A: "the broker has banned this node: ask whoever runs it",

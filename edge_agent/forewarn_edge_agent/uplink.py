@@ -229,7 +229,9 @@ class UplinkConnection:
         historical = chunk.spooled_at_ms < old_before_ms
         payload = wire.encode_message(chunk.epoch, chunk.seq, chunk.bodies, historical=historical)
         await client.publish(self._topic(read.lane), payload, qos=1, timeout=UNANSWERED_SECONDS)
-        self._size.took(len(payload), self._clock.monotonic() - now_s)
+        done_s = self._clock.monotonic()
+        self._size.took(len(payload), done_s - now_s)
+        self._lanes[read.lane].delivered(chunk, done_s)
         if client.refusal is not None:
             raise PublicationRefusedError(client.refusal)
         return True
@@ -367,4 +369,7 @@ def _session_expiry() -> Properties:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    """Of several, the first; and what caused it, where aiomqtt says only that the connection is no more."""
+    if isinstance(error, BaseExceptionGroup):
+        return _innermost(error.exceptions[0])
+    return error.__cause__ if isinstance(error.__cause__, aiomqtt.MqttError | OSError) else error

@@ -89,6 +89,9 @@ class Cloud:
 
     def __init__(self, port: int, *, acknowledges: bool = True) -> None:
         self.acknowledges = acknowledges
+        self.tells_time = False
+        self.historical: dict[int, bool] = {}
+        """Telemetry: whether it was last sent as history."""
         self.lanes: dict[tuple[str, str], dict[int, wire.Received]] = {}
         self.conflicts: list[int] = []
         self.arrivals: list[tuple[str, int]] = []
@@ -114,11 +117,14 @@ class Cloud:
             if kept.setdefault(received.seq, received).digest != received.digest:
                 self.conflicts.append(received.seq)
             self.arrivals.append((lane, received.seq))
+            if lane == "telemetry":
+                self.historical[received.seq] = message.historical
         if self.acknowledges:
             self.acknowledge(tenant, node, lane, message.epoch)
 
     def acknowledge(self, tenant: str, node: str, lane: wire.Lane, epoch: str) -> None:
-        ack = wire.Ack(lane=lane, epoch=epoch, seq=self.contiguous(lane, epoch))
+        at = now_ms() if self.tells_time else None
+        ack = wire.Ack(lane=lane, epoch=epoch, seq=self.contiguous(lane, epoch), at=at)
         self._client.publish(wire.topic(tenant, node, "ack"), wire.encode_control(ack), qos=1)
 
     def contiguous(self, lane: wire.Lane, epoch: str) -> int:

@@ -294,6 +294,16 @@ def test_how_long_an_answer_took_is_known_only_of_what_was_sent_once() -> None:
     assert played.acknowledge(17.0) is None, "which of the two was answered?"
 
 
+def test_the_cloud_has_its_time_to_answer_from_when_the_broker_has_a_message() -> None:
+    played = Played(last_seq=1000)
+    played.send(0.0)
+    played.lane.delivered(Chunk(epoch="e", seq=1, bodies=(b"x",) * 500, spooled_at_ms=0), 30.0)
+    assert not played.lane.is_stalled(39.0, 10.0)
+    played.send(38.0)
+    played.lane.delivered(Chunk(epoch="e", seq=501, bodies=(b"x",) * 500, spooled_at_ms=0), 39.0)
+    assert played.lane.is_stalled(40.0, 10.0), "what is sent after it does not put it off"
+
+
 # --- the cloud's time -------------------------------------------------------------------------------------------------
 
 
