@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -183,10 +184,13 @@ class Agent:
         self._thread.close()
 
     def _live(self) -> dict[str, Any]:
-        return status.live_status(self._uplink, self._clock, self._watchdog)
+        return status.live_status(self._uplink, self._spool, self._clock, self._watchdog)
 
     async def _status(self) -> dict[str, Any]:
-        found = await asyncio.to_thread(inspect, self._config.node.state_dir)
+        try:
+            found = await asyncio.to_thread(inspect, self._config.node.state_dir)
+        except (sqlite3.Error, OSError):
+            found = None  # the disk: what is live is told all the same
         return status.as_json(self._config, found, self._live(), now_ms=self._clock.now_ms())
 
     async def _process(self) -> None:

@@ -81,6 +81,7 @@ def _live_families(live: Mapping[str, Any]) -> Iterator[str]:
     offset_ms = clock["offset_ms"]
     seconds = None if offset_ms is None else offset_ms / 1000
     yield _gauge("clock_offset_seconds", "How much the cloud's clock is ahead of this one.", seconds)
+    yield _gauge("storage_in_memory", "1 while the disk cannot be written.", live["storage"]["in_memory"])
     silent = [({"asset": asset}, float(found["silent"])) for asset, found in live["watchdog"].items()]
     yield _family("asset_silent", "gauge", "1 while nothing new is heard of the asset.", silent)
 

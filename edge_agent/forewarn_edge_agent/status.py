@@ -8,6 +8,7 @@ from forewarn_edge_agent.clock import Clock, wall_ms
 from forewarn_edge_agent.config import Config
 from forewarn_edge_agent.link import SUSPICION
 from forewarn_edge_agent.spool import Inspection
+from forewarn_edge_agent.storage import Storage
 from forewarn_edge_agent.uplink import UplinkConnection
 from forewarn_edge_agent.watchdog import Watchdog
 
@@ -53,7 +54,7 @@ def as_json(
     }
 
 
-def live_status(uplink: UplinkConnection, clock: Clock, watchdog: Watchdog) -> dict[str, Any]:
+def live_status(uplink: UplinkConnection, storage: Storage, clock: Clock, watchdog: Watchdog) -> dict[str, Any]:
     """What only the running agent knows."""
     now_s, link = clock.monotonic(), uplink.link
     acknowledged_s = uplink.acknowledged_at_s
@@ -73,6 +74,7 @@ def live_status(uplink: UplinkConnection, clock: Clock, watchdog: Watchdog) -> d
             "error_ms": clock.cloud.error_ms,
             "wrong": clock.is_wrong,
         },
+        "storage": {"in_memory": storage.in_memory, "failures": storage.failures},
         "watchdog": watchdog.told(now_s),
     }
 
@@ -112,6 +114,8 @@ def _live_lines(live: dict[str, Any]) -> list[str]:
     else:
         wrong = ", wrong: the cloud's time is used" if clock["wrong"] else ""
         lines.append(f"clock        {-clock['offset_ms'] / 1000:+.3f} s from the cloud's{wrong}")
+    if live["storage"]["in_memory"]:
+        lines.append("storage      in memory: the disk cannot be written")
     silent = [asset for asset, found in live["watchdog"].items() if found["silent"]]
     return [*lines, *([f"silent       {', '.join(silent)}"] if silent else [])]
 

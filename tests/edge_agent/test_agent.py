@@ -88,39 +88,6 @@ def test_the_will_says_offline_when_the_agent_is_killed(agent: AgentProcess, clo
 
 
 @pytest.mark.e2e
-def test_killed_between_commit_and_publish(
-    agent: AgentProcess, mosquitto: Broker, machine: Machine, cloud: Cloud
-) -> None:
-    times = recent(30)
-    agent.configure(uplink_port=free_port(), source=mqtt_source(mosquitto.port), assets=PUMP)
-    agent.start_listening()
-    machine.send_samples(times)
-    agent.wait_for_status(lambda status: status["lanes"]["telemetry"]["last_seq"] == 30, "all is in the spool")
-    agent.kill()
-    assert cloud.times_ms() == []
-    agent.configure(uplink_port=mosquitto.port, source=mqtt_source(mosquitto.port), assets=PUMP)
-    agent.start()
-    wait_until(lambda: cloud.times_ms() == times, "all is in the cloud", SECONDS)
-
-
-@pytest.mark.e2e
-def test_killed_between_publish_and_acknowledgement(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
-    times = recent(30)
-    cloud.acknowledges = False
-    agent.start_listening()
-    machine.send_samples(times)
-    wait_until(lambda: cloud.times_ms() == times, "all is in the cloud", SECONDS)
-    agent.kill()
-    seen = len(cloud.arrivals)
-    cloud.acknowledges = True
-    agent.start()
-    agent.wait_for_status(is_empty, "all is acknowledged")
-    assert len(cloud.arrivals) > seen, "what was not acknowledged is sent again"
-    assert cloud.conflicts == []
-    assert cloud.times_ms() == times
-
-
-@pytest.mark.e2e
 def test_killed_again_and_again_while_samples_flow(agent: AgentProcess, machine: Machine, cloud: Cloud) -> None:
     """Wherever the kill falls: each sample arrives under one sequence only, and no sequence means two things."""
     chance = random.Random(5)
