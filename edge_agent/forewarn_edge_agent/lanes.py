@@ -15,8 +15,9 @@ from forewarn_edge_agent.pacing import Pace
 from forewarn_edge_agent.spool import Chunk
 from forewarn_models import wire
 
-WINDOW_RECORDS: Final = 2000
-"""How many records of a lane's backlog may be on their way."""
+WINDOW_RECORDS: Final = 5000
+WINDOW_BYTES: Final = 4 * 1024 * 1024
+"""How much of a lane's backlog may be on its way: as much as a busy cloud takes until it answers."""
 BEHIND_RECORDS: Final = wire.MAX_RECORDS
 """With more than one message to catch up, live telemetry goes its own way."""
 LIVE_IN_A_ROW: Final = 3
@@ -58,6 +59,9 @@ class LaneProgress:
         """Up to here a record may have been sent once already: how long its answer took is not known."""
         self._sent_at: deque[tuple[int, int, float]] = deque()
         """First and last record of each message that went in order, and when."""
+        self._in_flight: deque[tuple[int, int]] = deque()
+        """Last record and bytes of each message of the backlog that is not acknowledged."""
+        self._in_flight_bytes = 0
         self._live_in_a_row = 0
 
     def start_over(self, acknowledged_seq: int, now_s: float, *, last_seq: int | None = None) -> None:
@@ -68,6 +72,8 @@ class LaneProgress:
         self.live_from, self.live_seq = None, 0
         self.moved_at_s = now_s
         self._sent_at.clear()
+        self._in_flight.clear()
+        self._in_flight_bytes = 0
 
     def send_again(self, acknowledged_seq: int, now_s: float) -> None:
         """After a stall."""
@@ -97,7 +103,7 @@ class LaneProgress:
         reads = [Read(lane=self.lane, after_seq=self.earlier_mark, max_records=most, way="earlier")]
         room = WINDOW_RECORDS - (self.sent_seq - self.acknowledged_seq)
         up_to = wire.MAX_SEQ if self.live_from is None else self.live_from - 1
-        if room >= 1 and self.sent_seq < up_to:
+        if room >= 1 and self.sent_seq < up_to and self._in_flight_bytes < WINDOW_BYTES:
             most = min(most, room)
             reads.append(Read(lane=self.lane, after_seq=self.sent_seq, up_to_seq=up_to, max_records=most))
         return reads
@@ -123,6 +129,8 @@ class LaneProgress:
         if self.sent_seq <= self.acknowledged_seq:
             self.moved_at_s = now_s
         self.sent_seq = chunk.last_seq
+        self._in_flight.append((chunk.last_seq, sum(map(len, chunk.bodies))))
+        self._in_flight_bytes += self._in_flight[-1][1]
         if self.lane == "telemetry":
             pace.take(len(chunk.bodies))
         self._join()
@@ -141,6 +149,8 @@ class LaneProgress:
         while self._sent_at and self._sent_at[0][0] <= seq:
             first, last, at_s = self._sent_at.popleft()
             sent_at_s = at_s if first <= seq <= last else None
+        while self._in_flight and self._in_flight[0][0] <= seq:
+            self._in_flight_bytes -= self._in_flight.popleft()[1]
         self.acknowledged_seq = seq
         self.sent_seq = max(self.sent_seq, seq)
         self.moved_at_s = now_s

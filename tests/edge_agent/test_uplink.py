@@ -10,7 +10,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.cloud_time import WINDOW_SECONDS, CloudTime
-from forewarn_edge_agent.lanes import BEHIND_RECORDS, WINDOW_RECORDS, LaneProgress, Read
+from forewarn_edge_agent.lanes import BEHIND_RECORDS, WINDOW_BYTES, WINDOW_RECORDS, LaneProgress, Read
 from forewarn_edge_agent.link import SHORT_SECONDS, SUSPICIOUS_SESSIONS, Link, backoff_seconds
 from forewarn_edge_agent.pacing import FIRST_BYTES, LEAST_BYTES, MOST_BYTES, MessageSize, Pace
 from forewarn_edge_agent.refusals import PublicationRefusedError, SubscriptionRefusedError, Trouble, trouble
@@ -153,7 +153,7 @@ class Played:
     def send(self, at_s: float = 0.0) -> Read | None:
         for read in self.lane.reads(self.pace, at_s):
             first, last = read.after_seq + 1, min(self.last_seq, read.up_to_seq, read.after_seq + read.max_records)
-            if read.way not in ("gap", "earlier") and first <= last:
+            if read.way in ("backlog", "live") and first <= last:
                 self.lane.sent(
                     read,
                     Chunk(epoch="e", seq=first, bodies=(b"x",) * (last - first + 1), spooled_at_ms=0),
@@ -180,6 +180,19 @@ def test_no_more_than_a_window_is_on_its_way_without_an_answer() -> None:
     while played.send() is not None:
         played.last_seq += 10
     assert len(played.sent) == WINDOW_RECORDS
+
+
+def test_large_records_fill_the_window_sooner() -> None:
+    lane, pace = LaneProgress("telemetry"), Pace(1e9, 0.0)
+    lane.start_over(0, 0.0, last_seq=10_000)
+    sent = 0
+    while (read := next((r for r in lane.reads(pace, 0.0) if r.way == "backlog"), None)) is not None:
+        bodies = (bytes(64 * 1024),)
+        lane.sent(read, Chunk(epoch="e", seq=read.after_seq + 1, bodies=bodies, spooled_at_ms=0), pace, 0.0)
+        sent += 1
+    assert sent == WINDOW_BYTES // (64 * 1024)
+    lane.acknowledged(1, 10_000, 0.0)
+    assert [read.way for read in lane.reads(pace, 0.0)][-1] == "backlog"
 
 
 def test_live_telemetry_overtakes_the_backlog_and_neither_starves() -> None:
