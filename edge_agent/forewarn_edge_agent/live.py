@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 SOCKET_NAME: Final = "status.sock"
-SECONDS: Final = 2.0
+SECONDS: Final = 10.0
 
 
 async def serve(state_dir: Path, tell: Callable[[], dict[str, Any]]) -> None:
