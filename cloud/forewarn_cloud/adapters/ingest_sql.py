@@ -224,7 +224,7 @@ class SqlLedgerTransaction:
     def _rows(self, query: Select[Any], columns: Sequence[Column[Any]], keys: Collection[Any]) -> Iterator[Any]:
         """Those of the query's rows whose columns have one of the keys."""
         if keys:
-            yield from self.connection.execute(query.where(has_key(self.connection.dialect.name, columns, keys)))
+            yield from self.connection.execute(query.where(has_key(self.connection.dialect.name, columns, keys))).all()
 
     def _digests(self, table: Table, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
         wanted, found = list(seqs), dict[int, bytes]()
