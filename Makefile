@@ -50,7 +50,7 @@ bench-findings: $(READY) ## what technicians' findings teach the diagnosis, one 
 bench-vibration: $(READY) ## speed of the features of waveforms, one JSON line
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_vibration.py $(ARGS)
 
-bench-ingest: $(READY)  ## from MQTT to committed rows, one JSON line
+bench-ingest: $(READY)  ## from MQTT to committed rows, thousands of nodes, an agent that catches up; one JSON line (ARGS="--quick")
 	$(BIN)/python -m tests.benchmarks.bench_ingest $(ARGS)
 
 chaos: $(READY)         ## 8 minutes of kills and broken links, then a comparison, one JSON line: ARGS="--seed 7 --seconds 600"

@@ -27,6 +27,7 @@ from forewarn_models import wire
 from tests.benchmarks import catch_up, many_nodes, mqtt_bytes
 from tests.benchmarks.cloud_process import TENANT, Cloud, listening, running_cloud, victoria_metrics
 
+BENCH_STORES = Path(__file__).with_name("bench_stores.py")
 SENDERS = 4
 IN_FLIGHT = 500
 Figures = dict[str, Any]
@@ -57,6 +58,7 @@ class Options:
     quick: bool
     nodes: int
     minutes: float
+    data: Path
 
     def share(self, load: Load) -> Load:
         return replace(load, messages=load.messages // 4) if self.quick else load
@@ -77,11 +79,14 @@ def parsed() -> tuple[Options, list[str]]:
     parser.add_argument("--runs", type=int, default=5, help="of the loads and the catch-up (default %(default)s)")
     parser.add_argument("--nodes", type=int, default=5000, help="of the row of that name (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=5.0, help="of the nodes (default %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="real data sets (default %(default)s)"
+    )
     parser.add_argument("--rows", default=",".join(ROWS), help="which (default %(default)s)")
     given = parser.parse_args()
     if given.quick:
         given.runs, given.nodes, given.minutes = 1, min(given.nodes, 500), 0.25
-    options = Options(runs=given.runs, quick=given.quick, nodes=given.nodes, minutes=given.minutes)
+    options = Options(runs=given.runs, quick=given.quick, nodes=given.nodes, minutes=given.minutes, data=given.data)
     return options, given.rows.split(",")
 
 
@@ -123,11 +128,32 @@ def caught_up(options: Options) -> Figures:
     return found | {"as_single_samples": single}
 
 
+def disk(options: Options) -> Figures:
+    """Bytes a signal value of real data, once compacted."""
+    return of_the_stores("disk", "bytes_per_value_fd001", options)
+
+
+def last_day(options: Options) -> Figures:
+    """Reading the last 24 hours of one signal of each of 1,000 machines."""
+    return of_the_stores("day", "day_of_one_signal", options)
+
+
+def of_the_stores(part: str, key: str, options: Options) -> Figures:
+    command = [sys.executable, str(BENCH_STORES), "--only", part, "--data", str(options.data)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if ran.returncode:
+        return {"not_measured": (ran.stderr.strip() or "no reason given").splitlines()[-1]}
+    figures: Figures = json.loads(ran.stdout.splitlines()[-1])[key]
+    return figures
+
+
 ROWS: dict[str, Callable[[Options], Figures]] = {
     "one_sample": one_sample,
     "blocks": blocks,
     "nodes": nodes,
     "catch_up": caught_up,
+    "disk": disk,
+    "last_day": last_day,
 }
 
 
