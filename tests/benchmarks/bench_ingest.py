@@ -140,7 +140,7 @@ def last_day(options: Options) -> Figures:
 
 def of_the_stores(part: str, key: str, options: Options) -> Figures:
     command = [sys.executable, str(BENCH_STORES), "--only", part, "--data", str(options.data)]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
         return {"not_measured": (ran.stderr.strip() or "no reason given").splitlines()[-1]}
     figures: Figures = json.loads(ran.stdout.splitlines()[-1])[key]

@@ -178,7 +178,7 @@ class BrokerConnection:
         first, longest = RECONNECT_SECONDS
         pause = first
         while not self._stopping.is_set():
-            generation = self._generation
+            self._generation = 0  # until the broker has answered: receipts of before are not for it
             self._turned_at = time.monotonic()
             try:
                 self._client.reconnect()
@@ -188,7 +188,7 @@ class BrokerConnection:
             except Exception:  # noqa: BLE001 - without this thread nothing is received any more
                 _log.exception("the connection to the broker failed and is made anew")
             self._subscribed = False
-            pause = first if self._generation != generation else min(2 * pause, longest)
+            pause = first if self._generation else min(2 * pause, longest)
             self._stopping.wait(pause * random.uniform(0.5, 1.0))
 
     def _serve(self) -> None:

@@ -1,6 +1,7 @@
 """The connection to a real broker."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from forewarn_cloud.adapters.nats_broker import NatsBroker
 from forewarn_cloud.ingest.connection import BrokerConnection, BrokerUrl
 from forewarn_cloud.ingest.messages import Delivery
+from tests.benchmarks import mqtt_bytes
 from tests.conftest import free_port, wait_until
 
 TOPIC = "fw/v1/local/n1/telemetry"
+CONNECT, SUBSCRIBE, CONNACK = 0x10, 0x80, b"\x20\x02\x00\x00"
 SIZES = (1, 127, 128, 16_383, 16_384, 65_536, 200_000)
 
 
@@ -129,3 +132,35 @@ def test_it_stops_where_there_is_no_broker() -> None:
     receiver.connection.start()
     receiver.connection.stop()
     assert not receiver.connection.ready
+
+
+def test_a_receipt_of_an_earlier_connection_is_not_given_to_the_next() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        receiver = Receiving(server.getsockname()[1])
+        receiver.connection.start()
+        with accepted(server) as first:
+            first.sendall(CONNACK + mqtt_bytes.publish(TOPIC, b"1", 6))
+            wait_until(lambda: receiver.payloads == [b"1"], "it arrives")
+        with accepted(server) as second:
+            receiver.acknowledge_all()  # the new connection has not been answered yet
+            second.sendall(CONNACK)
+            assert read_packet(second)[0] == SUBSCRIBE
+        receiver.connection.stop()
+
+
+@contextmanager
+def accepted(server: socket.socket) -> Iterator[socket.socket]:
+    """A connection that has said CONNECT."""
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(20)
+        assert read_packet(connection)[0] == CONNECT
+        yield connection
+
+
+def read_packet(connection: socket.socket) -> tuple[int, bytes]:
+    received = b""
+    while (found := mqtt_bytes.next_packet(received, 0)) is None:
+        received += connection.recv(1)
+    return found[:2]
