@@ -42,6 +42,7 @@ class Node:
     acknowledged: int = 0
     received: bytes = b""
     subscribed: bool = False
+    lost: bool = False
 
 
 def main() -> None:
@@ -119,6 +120,7 @@ class Fleet:
             if not received:
                 self.poll.unregister(descriptor)
                 self.lost_connections += 1
+                node.lost = True
                 continue
             self._read(node, node.received + received)
 
@@ -149,12 +151,16 @@ class Fleet:
 
 
 def publish(node: Node) -> None:
-    """The next record of the node, measured now. A node whose socket is full is not what is measured here."""
+    """The next record of the node, measured now; of one that lost its connection it is lost, too, in these figures."""
     body = node.record.replace(bytes(8), struct.pack("<q", time.time_ns() // 1_000_000), 1)
     seq = len(node.sent_at) + 1
     sent = mqtt_bytes.publish(wire.topic(TENANT, node.name, "telemetry"), wire.encode_message(EPOCH, seq, [body]), seq)
     node.sent_at.append(time.monotonic())
-    if node.connection.send(sent) != len(sent):
+    try:
+        whole = node.lost or node.connection.send(sent) == len(sent)
+    except ConnectionError:
+        return  # told when it is read
+    if not whole:
         sys.exit(f"{node.name}: the broker takes nothing any more")
 
 
