@@ -19,8 +19,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)          ## a simulated fleet wears out, orders open in time: ARGS="--headless --seconds 75 --report report.json"
 	$(BIN)/forewarn-sim demo $(ARGS)
 
-test: $(READY)          ## all tests, as many at once as there are processors; ARGS goes to pytest
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+test: $(READY)          ## all tests, four at a time (most of them wait); ARGS goes to pytest
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 check: $(READY)         ## lint, formatting, types, import rules
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 hypothesis.settings.register_profile("forewarn", deadline=None)  # a busy machine fails no test
 hypothesis.settings.load_profile("forewarn")
 
+_CHANCE = random.SystemRandom()  # not pytest's or hypothesis' seed: workers run beside each other
 REQUIRE_ALL = os.environ.get("FOREWARN_REQUIRE_ALL") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -39,10 +41,20 @@ def find_program(name: str, *folders: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
 
 
+_PORTS = range(15_000, 32_000)
+"""Below those that the system gives to outgoing connections: nobody takes one before the test's server does."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = _CHANCE.choice(_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -127,7 +127,7 @@ def test_the_contract_is_openapi_3_1_and_loads_nothing_from_elsewhere(refusing: 
 ANY_TEXT = st.text(max_size=20) | st.sampled_from(["\x00", "../..", "%", "' OR 1=1 --", "{{7*7}}", "٣", "\ud7ff", "-1"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT
 ANY_JSON = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(ANY_TEXT, SCALARS, max_size=3)
-PARAMETERS = ("order_id", "asset", "node", "part_no", "notification_id", "message_id")
+PARAMETERS = ("order_id", "asset", "node", "part_no", "notification_id", "message_id", "refused_id")
 QUERY = ("limit", "cursor", "sort", "state", "from", "to", "signals", "max_points", "node", "security", "subject_id")
 
 

@@ -232,14 +232,16 @@ def test_7_what_is_a_little_too_big_is_quarantined(cloud: Cloud) -> None:
 
 def test_14_null_is_missing_and_25_disorder_is_ordered(cloud: Cloud) -> None:
     t_ms = NOW - 100_000
-    cloud.client.send(TOPIC, envelope(record(t=[t_ms + 9000, t_ms], signals={"head": [None, 2.0]}), epoch="order"))
+    signals = {"head": [None, 2.0], "flow": [4.0, 3.0]}
+    cloud.client.send(TOPIC, envelope(record(t=[t_ms + 9000, t_ms], signals=signals), epoch="order"))
     wait_until(lambda: cloud.client.acknowledged("order", 1), "it is acknowledged")
     with cloud.engine.connect() as connection:
         found = SqlTelemetry(connection).read(
-            tenant=TENANT, asset="pump-1", signals=["head"], from_ms=t_ms, to_ms=t_ms + 9000, max_points=10
+            tenant=TENANT, asset="pump-1", signals=["head", "flow"], from_ms=t_ms, to_ms=t_ms + 9000, max_points=10
         )
     assert found.t_ms.tolist() == [t_ms, t_ms + 9000]
     assert str(found.signals["head"].tolist()) == "[2.0, nan]"
+    assert found.signals["flow"].tolist() == [3.0, 4.0]
 
 
 def test_26_a_repeat_is_absorbed_and_27_another_body_is_a_security_event(cloud: Cloud) -> None:
