@@ -1,8 +1,11 @@
 """The cloud was away, and what waits for it is much: it must be able to work it off."""
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +93,34 @@ def test_resends_to_a_cloud_that_stays_away_become_rare() -> None:
     lane.acknowledged(50, 100, 3600.0)
     assert not lane.is_stalled(3609.0, 10.0)
     assert lane.is_stalled(3610.0, 10.0)
+
+
+def test_the_broker_lets_more_than_five_hundred_nodes_subscribe(broker: int) -> None:
+    """Each has two lasting subscriptions; the embedded broker once refused every node beyond the five-hundredth."""
+    with ExitStack() as open_clients:
+        for number in range(520):
+            client = open_clients.enter_context(socket.create_connection(("127.0.0.1", broker), SECONDS))
+            assert granted(client, f"node-{number}", f"fw/v1/local/{number}/ack", f"fw/v1/local/{number}/command")
+
+
+def granted(client: socket.socket, client_id: str, *topics: str) -> bool:
+    """Connect with a lasting session and subscribe with QoS 1, byte by byte: paho would take a thread for each."""
+    connect = text("MQTT") + b"\x04\x00" + struct.pack(">H", 60) + text(client_id)
+    client.sendall(b"\x10" + bytes([len(connect)]) + connect)
+    assert exactly(client, 4)[3] == 0
+    subscribe = struct.pack(">H", 1) + b"".join(text(topic) + b"\x01" for topic in topics)
+    client.sendall(b"\x82" + bytes([len(subscribe)]) + subscribe)
+    return exactly(client, 4 + len(topics))[4:] == b"\x01" * len(topics)
+
+
+def exactly(client: socket.socket, size: int) -> bytes:
+    read = b""
+    while len(read) < size:
+        more = client.recv(size - len(read))
+        assert more, "the broker ended the connection"
+        read += more
+    return read
+
+
+def text(value: str) -> bytes:
+    return struct.pack(">H", len(value)) + value.encode()

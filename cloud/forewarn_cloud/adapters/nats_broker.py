@@ -31,6 +31,8 @@ MAX_UNACKNOWLEDGED: Final = 2048
 """Messages on their way to the ingest. All of them have to fit into what the broker may hold for it at once, also when
 each is as large as nodes make them: a broker that holds more cuts the ingest off, again and again."""
 MAX_PENDING_BYTES: Final = 512 * 1024**2
+MAX_CONSUMERS: Final = 1_000_000
+"""A node subscribes twice. Since 2.15 nats-server allows a thousand subscriptions that last, unless told."""
 WRITE_SECONDS: Final = 60
 """How long the ingest may leave what is sent to it unread, as it does while its database is away."""
 START_SECONDS: Final = 15.0
@@ -163,7 +165,7 @@ def _configuration(folder: Path, port: int) -> str:
                 "ack_wait": f"{ACK_WAIT_SECONDS}s",
                 "max_ack_pending": MAX_UNACKNOWLEDGED,
             },
-            "accounts": {"forewarn": {"jetstream": "enabled", "users": [user]}},
+            "accounts": {"forewarn": {"jetstream": {"max_consumers": MAX_CONSUMERS}, "users": [user]}},
             "no_auth_user": "local",
         },
         indent=2,
