@@ -14,6 +14,7 @@ from typing import Any, Final
 
 SOCKET_NAME: Final = "status.sock"
 SECONDS: Final = 10.0
+RETRY_SECONDS: Final = 5.0
 
 
 async def serve(state_dir: Path, tell: Callable[[], dict[str, Any]]) -> None:
@@ -25,14 +26,24 @@ async def serve(state_dir: Path, tell: Callable[[], dict[str, Any]]) -> None:
             await asyncio.wait_for(writer.drain(), SECONDS)
         writer.close()
 
-    with suppress(FileNotFoundError):
-        (state_dir / SOCKET_NAME).unlink()  # of a run that was killed; the lock is ours
-    with _short_path(state_dir) as path:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(path)
+    while (listener := _listener(state_dir)) is None:
+        await asyncio.sleep(RETRY_SECONDS)
     server = await asyncio.start_unix_server(answer, sock=listener)
     async with server:
         await server.serve_forever()
+
+
+def _listener(state_dir: Path) -> socket.socket | None:
+    """None while the disk cannot be written: the agent works without being asked."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        (state_dir / SOCKET_NAME).unlink(missing_ok=True)  # of a run that was killed; the lock is ours
+        with _short_path(state_dir) as path:
+            listener.bind(path)
+    except OSError:
+        listener.close()
+        return None
+    return listener
 
 
 def ask(state_dir: Path) -> dict[str, Any] | None:
