@@ -218,12 +218,14 @@ class _Judging:
 
     def _note_lost(self, lane: LaneKey, missing: Iterable[Range], reason: str) -> None:
         for first, last in missing:
-            digest = wire.digest(f"{lane} {first} {last}".encode())
-            gap = StoredGap(
-                lane=lane, seq=first, digest=digest, first_seq=first, last_seq=last, reason=_text(reason, 200)
-            )
             self._lane(lane)
-            self._tell_gap(gap)
+            self._tell_gap_of_our_own(lane, first, last, wire.digest(f"{lane} {first} {last}".encode()), reason)
+
+    def _tell_gap_of_our_own(self, lane: LaneKey, first: int, last: int, digest: bytes, reason: str) -> None:
+        """No record of this lane said so: with a sequence of the lane, the record that has it would be a repeat."""
+        self._tell_gap(
+            StoredGap(lane=lane, seq=-first, digest=digest, first_seq=first, last_seq=last, reason=_text(reason, 200))
+        )
 
     def _tell_gap(self, gap: StoredGap) -> None:
         self.changes.gaps.append(gap)
@@ -313,16 +315,7 @@ class _Judging:
         """A node that lost its spool file knows neither how far it went nor what of it is committed."""
         missing = subtract([(gap.first_seq, gap.last_seq)], ranges_of(self._lane(lane).progress))
         if missing:
-            self._tell_gap(
-                StoredGap(
-                    lane=lane,
-                    seq=-missing[0][0],  # no record of that lane said so: none may be taken for a repeat of it
-                    digest=received.digest,
-                    first_seq=missing[0][0],
-                    last_seq=missing[-1][1],
-                    reason=_text(gap.reason, 200),
-                )
-            )
+            self._tell_gap_of_our_own(lane, missing[0][0], missing[-1][1], received.digest, gap.reason)
 
     def _check_asset(self, node: NodeKey, asset: str) -> None:
         known = self.assets.get((node[0], asset))

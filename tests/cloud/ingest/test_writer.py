@@ -325,6 +325,16 @@ def test_a_record_of_a_gap_that_comes_after_all_is_stored_once(ingest: Ingesting
     assert ingest.broker.last_ack == 12
 
 
+def test_the_first_record_of_a_gap_that_the_cloud_noted_itself_is_no_repeat_when_it_comes(ingest: Ingesting) -> None:
+    """It was once taken for a repeat of the gap with another body, and quarantined as a security event."""
+    ingest.feed(birth(epochs={"telemetry": "e1"}, first_seqs={"telemetry": 3}), message(3, telemetry()))
+    assert gaps(ingest) == [(1, 2, [[1, 2]], None)]
+    ingest.restart()
+    ingest.feed(message(1, telemetry(t=NOW - 2), telemetry(t=NOW - 1)))
+    assert (ingest.stored, ingest.quarantine) == ([1, 2, 3], [])
+    assert gaps(ingest) == [(1, 2, [], NOW)]
+
+
 def test_a_gap_knows_what_of_it_has_come_before(ingest: Ingesting) -> None:
     ingest.feed(message(1, telemetry()), message(4, telemetry()))
     ingest.feed(message(6, telemetry()), message(12, gap(2, 11)), message(9, telemetry()))
