@@ -15,7 +15,7 @@ from forewarn_models import __version__
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from forewarn_cloud.backup.archive import Progress
     from forewarn_cloud.settings import Settings
@@ -280,18 +280,14 @@ def list_nodes(
     as_json: Json = False, config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None
 ) -> None:
     """The enrolled nodes and how far their records are stored."""
-    import json
     from dataclasses import asdict
 
     from forewarn_cloud import views
-    from forewarn_cloud.adapters.sql.engine import reading
 
-    with _told():
-        settings = _settings(config, data_dir=data_dir, database_url=database_url)
-        with _database(settings) as engine, reading(engine) as connection:
-            nodes = views.list_nodes(connection, settings.tenant, limit=10_000).items
+    with _reading(config, data_dir=data_dir, database_url=database_url) as (connection, tenant):
+        nodes = views.list_nodes(connection, tenant, limit=10_000).items
     if as_json:
-        typer.echo(json.dumps([asdict(node) for node in nodes], indent=2))
+        _echo_json([asdict(node) for node in nodes])
         return
     for found in nodes:
         stored = sum(lane.records_stored for lane in found.lanes)
@@ -353,12 +349,9 @@ def list_quarantine(
 ) -> None:
     """Messages and records that were refused, with the reason, the latest first."""
     from forewarn_cloud import views
-    from forewarn_cloud.adapters.sql.engine import reading
 
-    with _told():
-        settings = _settings(config, data_dir=data_dir, database_url=database_url)
-        with _database(settings) as engine, reading(engine) as connection:
-            found = views.list_quarantine(connection, settings.tenant, node=node, limit=limit).items
+    with _reading(config, data_dir=data_dir, database_url=database_url) as (connection, tenant):
+        found = views.list_quarantine(connection, tenant, node=node, limit=limit).items
     if as_json:
         _echo_json([_described(row) for row in found])
         return
@@ -379,13 +372,10 @@ def show_refused(
 ) -> None:
     """One of them, with what came, as JSON."""
     from forewarn_cloud import views
-    from forewarn_cloud.adapters.sql.engine import reading
     from forewarn_cloud.errors import NotFound
 
-    with _told():
-        settings = _settings(config, data_dir=data_dir, database_url=database_url)
-        with _database(settings) as engine, reading(engine) as connection:
-            found = views.get_refused(connection, settings.tenant, refused_id)
+    with _reading(config, data_dir=data_dir, database_url=database_url) as (connection, tenant):
+        found = views.get_refused(connection, tenant, refused_id)
         if found is None:
             raise NotFound("quarantined message", str(refused_id))
     _echo_json(_described(found))
@@ -425,12 +415,9 @@ def list_gaps(
     from dataclasses import asdict
 
     from forewarn_cloud import views
-    from forewarn_cloud.adapters.sql.engine import reading
 
-    with _told():
-        settings = _settings(config, data_dir=data_dir, database_url=database_url)
-        with _database(settings) as engine, reading(engine) as connection:
-            found = views.list_gaps(connection, settings.tenant, node=node, limit=10_000).items
+    with _reading(config, data_dir=data_dir, database_url=database_url) as (connection, tenant):
+        found = views.list_gaps(connection, tenant, node=node, limit=10_000).items
     if as_json:
         _echo_json([asdict(gap) for gap in found])
         return
@@ -457,12 +444,9 @@ def _echo_json(found: Any) -> None:
 def verify_audit(config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Check that no entry of the audit was changed, removed or added since it was written."""
     from forewarn_cloud.adapters.sql import repositories
-    from forewarn_cloud.adapters.sql.engine import reading
 
-    with _told():
-        settings = _settings(config, data_dir=data_dir, database_url=database_url)
-        with _database(settings) as engine, reading(engine) as connection:
-            report = repositories.verify_audit(connection, settings.tenant)
+    with _reading(config, data_dir=data_dir, database_url=database_url) as (connection, tenant):
+        report = repositories.verify_audit(connection, tenant)
     if report.broken_at is not None:
         typer.echo(f"the audit is broken at entry {report.broken_at}: {report.reason}", err=True)
         raise typer.Exit(FAILED)
@@ -482,6 +466,17 @@ def _instant(text: str | None, option: str) -> int | None:
     if at.utcoffset() is None:
         raise typer.BadParameter("give the time zone: 2026-01-31T08:00:00Z", param_hint=option)
     return round(at.timestamp() * 1000)
+
+
+@contextmanager
+def _reading(config: Path | None, **flags: Any) -> "Iterator[tuple[Connection, str]]":
+    """A look into the database, and the tenant whose rows these are; what goes wrong is told."""
+    from forewarn_cloud.adapters.sql.engine import reading
+
+    with _told():
+        settings = _settings(config, **flags)
+        with _database(settings) as engine, reading(engine) as connection:
+            yield connection, settings.tenant
 
 
 def _settings(config: Path | None, **flags: Any) -> "Settings":
