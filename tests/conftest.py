@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import random
 import shutil
 import socket
 import subprocess
@@ -19,10 +18,11 @@ import hypothesis
 import psycopg
 import pytest
 
+from tests.ports import free_port as free_port
+
 hypothesis.settings.register_profile("forewarn", deadline=None)  # a busy machine fails no test
 hypothesis.settings.load_profile("forewarn")
 
-_CHANCE = random.SystemRandom()  # not pytest's or hypothesis' seed: workers run beside each other
 REQUIRE_ALL = os.environ.get("FOREWARN_REQUIRE_ALL") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -39,22 +39,6 @@ def require(present: bool, reason: str) -> None:
 def find_program(name: str, *folders: str) -> str | None:
     """Where a program is, also in folders that are not on the PATH."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
-
-
-_PORTS = range(15_000, 32_000)
-"""Below those that the system gives to outgoing connections: nobody takes one before the test's server does."""
-
-
-def free_port() -> int:
-    while True:
-        port = _CHANCE.choice(_PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

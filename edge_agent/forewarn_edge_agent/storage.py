@@ -116,9 +116,6 @@ class Storage:
     def tell_missing(self, lane: wire.Lane, first_seq: int, last_seq: int, *, now_ms: int) -> list[Range]:
         return self._do(lambda spool: spool.tell_missing(lane, first_seq, last_seq, now_ms=now_ms))
 
-    def read(self, lane: wire.Lane, after_seq: int, *, max_records: int, max_bytes: int) -> Chunk | None:
-        return self._do(lambda spool: spool.read(lane, after_seq, max_records=max_records, max_bytes=max_bytes))
-
     def read_range(
         self,
         lane: wire.Lane,
@@ -141,9 +138,6 @@ class Storage:
 
     def holds(self, epoch: str) -> bool:
         return self._do(lambda spool: spool.holds(epoch))
-
-    def held_ranges(self, lane: wire.Lane, first_seq: int, last_seq: int) -> list[Range]:
-        return self._do(lambda spool: spool.held_ranges(lane, first_seq, last_seq))
 
     def last_seq(self, lane: wire.Lane) -> int:
         return self._do(lambda spool: spool.last_seq(lane))

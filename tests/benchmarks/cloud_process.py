@@ -17,6 +17,8 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.ports import free_port
+
 PROGRAM = str(Path(sys.executable).parent / "forewarn-cloud")
 TENANT = "local"
 START_SECONDS = 60
@@ -131,12 +133,6 @@ def listening(port: int, topics: Sequence[str], take: Callable[[str, bytes], Non
     yield client
     client.disconnect()
     client.loop_stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def accepts_connections(port: int) -> bool:

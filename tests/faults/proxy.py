@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Self
 
+from tests.ports import free_port
+
 READ_BYTES: Final = 16 * 1024
 BUFFER_BYTES: Final = 32 * 1024
 """Of each socket of ours: what is sent into a slow link must not vanish into a large buffer."""
@@ -312,9 +314,7 @@ def _slice_bytes(lane: _Lane) -> int:
 def _bound(port: int | None) -> socket.socket:
     """A socket with a port of its own, fixed by name so that it keeps it while nobody listens."""
     if port is None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
     listener = _narrow(socket.socket())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setblocking(False)

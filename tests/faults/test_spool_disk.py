@@ -194,7 +194,9 @@ def test_fault_08_file_found_damaged_while_running_is_replaced_at_once(tmp_path:
         file.write(os.urandom(4096 * 20))
     storage._spool._connection.execute("PRAGMA cache_size = 1")
     seen = list[bytes]()
-    while (chunk := storage.read("telemetry", len(seen), max_records=500, max_bytes=MIB)) is not None:
+    while (
+        chunk := storage.read_range("telemetry", len(seen) + 1, wire.MAX_SEQ, max_records=500, max_bytes=MIB)
+    ) is not None:
         if chunk.epoch != epoch:
             break
         seen += chunk.bodies

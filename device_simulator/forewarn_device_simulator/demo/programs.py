@@ -101,7 +101,7 @@ class _Program:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for the demo; it stops the others in order
-                preexec_fn=_ending_with(os.getpid()),
+                preexec_fn=ending_with(os.getpid()),
             )
         self._started_at = time.monotonic()
         self._start_at = None
@@ -133,7 +133,7 @@ class _Program:
             self._process.wait()
 
 
-def _ending_with(parent: int) -> Callable[[], None] | None:
+def ending_with(parent: int) -> Callable[[], None] | None:
     """Runs in the child: Linux then asks it to stop when we are killed, so that nothing is left behind."""
     if sys.platform != "linux":
         return None

@@ -1,6 +1,5 @@
 """The processes of a chaos run: started, killed, suspended, started again when they end, and stopped, by process id."""
 
-import ctypes
 import json
 import os
 import signal
@@ -14,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from forewarn_device_simulator.demo.programs import ending_with
 from tests.faults.chaos.machine import ASSET_TYPE, BASELINE_SAMPLES
 from tests.faults.chaos.plan import Plan
 from tests.faults.chaos.schedule import BROKER, INGEST, NATS, agent_name
 from tests.faults.proxy import FaultProxy
+from tests.ports import free_port
 
 TENANT: Final = "local"
 REPOSITORY: Final = Path(__file__).parents[3]
@@ -26,7 +27,6 @@ START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 20.0
 STOCK: Final = 3
 """Bearings in each of the two depots: fewer than machines that will need one."""
-_SET_PARENT_DEATH_SIGNAL: Final = 1
 
 
 class StartFailed(RuntimeError):
@@ -64,7 +64,7 @@ class Program:
                 stderr=log,
                 env=self.environment,
                 start_new_session=True,  # Ctrl-C is for the harness; it stops the others in order
-                preexec_fn=_ending_with(os.getpid()),
+                preexec_fn=ending_with(os.getpid()),
             )
         self._killed, self._restart_at, self._ready_at = False, None, None
 
@@ -211,7 +211,7 @@ def running_fleet(plan: Plan, broker: Callable[[int], list[str]] | None = None) 
     Raises:
         StartFailed: a program did not come up.
     """
-    broker_port, web_port = _free_ports(2)
+    broker_port, web_port = free_port(), free_port()
     with ExitStack() as open_links:
         names = [INGEST, *(agent_name(number) for number in range(plan.processes))]
         links = {name: open_links.enter_context(FaultProxy(broker_port)) for name in names}
@@ -374,25 +374,3 @@ def _accepts_connections(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def _ending_with(parent: int) -> Callable[[], None] | None:
-    """Runs in the child: Linux ends it with us, so that nothing is left behind when the harness itself is killed."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask() -> None:
-        libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
