@@ -1,23 +1,30 @@
-"""paho's client with its reads and writes in large pieces.
+"""paho's client with its reads and writes in large pieces, and a short way for what ingest has thousands of a second.
 
 paho reads a packet in four or more calls to the socket and writes each acknowledgement in one. Each call gives the
 interpreter to another thread, which a busy one returns only milliseconds later. Here most of them stay in memory.
+Messages, receipts and what is published with QoS 0 need nothing of paho's state: they pass by it.
 """
 
 import contextlib
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from socket import SHUT_RDWR, socket
+from threading import Lock
 from typing import Any, Final, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
 
 RECEIVE_BYTES: Final = 64 * 1024
-OnReceived = Callable[[bytes, bytes, bool, int], object]
+Received = tuple[bytes, bytes, bool, int]
 """Topic, payload, whether it was retained, and the number to acknowledge, 0 where there is none."""
+OnReceived = Callable[[bytes, bytes, bool, int], object]
+_PUBLISH: Final = 0x30
 _RETAINED, _QOS_1, _QOS_2 = 1, 2, 4
+_PUBACK: Final = b"\x40\x02"
+_MORE: Final = 0x80
+"""In a digit of a length: another follows."""
 
 
 class BufferedSocket:
@@ -30,6 +37,8 @@ class BufferedSocket:
         self._received = b""
         self._read = 0
         self._unsent = bytearray()
+        self._lock = Lock()
+        """Of `_unsent`, to which any thread may add."""
 
     def recv(self, size: int) -> bytes:
         """Raises what the socket raises, BlockingIOError where nothing has come."""
@@ -40,17 +49,37 @@ class BufferedSocket:
         self._read += len(piece)
         return piece
 
+    def take_published(self) -> Received | None:
+        """The next packet, if it is a PUBLISH of QoS 0 or 1, well formed, and all of it is here."""
+        received, start = self._received, self._read
+        if start == len(received) or received[start] & 0xF0 != _PUBLISH:
+            return None
+        place, length = _remaining_length(received, start + 1)
+        if not place or place + length > len(received):
+            return None
+        message = _published(received[start], received[place : place + length])
+        if message is not None:
+            self._read = place + length
+        return message
+
     def pending(self) -> int:
         buffered = len(self._received) - self._read
         return buffered + (self._inner.pending() if isinstance(self._inner, ssl.SSLSocket) else 0)
 
     def send(self, piece: bytes | bytearray) -> int:
-        self._unsent += piece
+        self.queue(piece)
         return len(piece)
+
+    def queue(self, pieces: bytes | bytearray) -> bool:
+        """To be sent with the next `flush`, for which nothing waited before: whoever flushes is to be woken."""
+        with self._lock:
+            waited = bool(self._unsent)
+            self._unsent += pieces
+            return not waited
 
     def flush(self) -> None:
         """Send what the network takes. An error is left to `recv`, which meets the same."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._lock:
             while self._unsent:
                 del self._unsent[: self._inner.send(self._unsent)]
 
@@ -86,21 +115,32 @@ class BufferedClient(paho.Client):
         return self.buffered
 
     def _handle_publish(self) -> MQTTErrorCode:
-        """paho makes several objects and takes several locks of each message, which takes longer than all the rest."""
-        flags, packet = self._in_packet["command"], self._in_packet["packet"]
-        has_number = flags & _QOS_1
-        topic_end = 2 + int.from_bytes(packet[:2], "big")
-        start = topic_end + 2 if has_number else topic_end
-        if flags & _QOS_2 or topic_end == 2 or len(packet) < start:
+        """Of a packet that came in pieces. paho makes several objects and takes several locks of each message."""
+        message = _published(self._in_packet["command"], self._in_packet["packet"])
+        if message is None:
             return super()._handle_publish()
-        number = int.from_bytes(packet[topic_end:start], "big")
-        self.on_received(bytes(packet[2:topic_end]), bytes(packet[start:]), bool(flags & _RETAINED), number)
+        self.on_received(*message)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def read(self, *, packets: int, room: Callable[[], bool]) -> None:
         """Handle what has come: until it is all, or so many packets, or there is no room for more."""
-        while packets and room() and self.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS and self.pending:
+        while packets and room():
+            if not self._read_published() and self.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
+            if not self.pending:
+                return
             packets -= 1
+
+    def _read_published(self) -> bool:
+        """A message that needs nothing of paho; whether there was one. The first of what `recv` brings is read by paho,
+        whose clock of silence runs by it."""
+        if self.buffered is None or self.socket() is None or self._in_packet["command"]:
+            return False
+        message = self.buffered.take_published()
+        if message is None:
+            return False
+        self.on_received(*message)
+        return True
 
     def write(self) -> None:
         if self.want_write():
@@ -116,3 +156,43 @@ class BufferedClient(paho.Client):
     @property
     def wants_write(self) -> bool:
         return self.want_write() or (self.buffered is not None and self.buffered.wants_write)
+
+
+def receipts(numbers: Iterable[int]) -> bytes:
+    """A PUBACK for each."""
+    return b"".join([_PUBACK + number.to_bytes(2, "big") for number in numbers])
+
+
+def published_once(topic: str, payload: bytes) -> bytes:
+    """A PUBLISH with QoS 0."""
+    name = topic.encode()
+    length, digits = 2 + len(name) + len(payload), bytearray()
+    while length >= _MORE:
+        digits.append(length % _MORE | _MORE)
+        length //= _MORE
+    return b"".join((bytes([_PUBLISH]), digits, bytes([length]), len(name).to_bytes(2, "big"), name, payload))
+
+
+def _remaining_length(received: bytes, place: int) -> tuple[int, int]:
+    """Where a packet goes on after its length, and that length; (0, 0) where it is not all here or too long."""
+    length = 0
+    for shift in (0, 7, 14, 21):
+        if place == len(received):
+            break
+        digit = received[place]
+        place += 1
+        length |= (digit & ~_MORE) << shift
+        if digit < _MORE:
+            return place, length
+    return 0, 0
+
+
+def _published(flags: int, body: bytes | bytearray) -> Received | None:
+    """What a PUBLISH says; None where that is for paho: with QoS 2, or malformed."""
+    has_number = flags & _QOS_1
+    topic_end = 2 + int.from_bytes(body[:2], "big")
+    start = topic_end + 2 if has_number else topic_end
+    if flags & _QOS_2 or topic_end == 2 or len(body) < start:
+        return None
+    number = int.from_bytes(body[topic_end:start], "big")
+    return bytes(body[2:topic_end]), bytes(body[start:]), bool(flags & _RETAINED), number

@@ -19,7 +19,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from forewarn_cloud.ingest.buffered_client import BufferedClient
+from forewarn_cloud.ingest.buffered_client import BufferedClient, BufferedSocket, published_once, receipts
 from forewarn_cloud.ingest.messages import Delivery
 
 _log = logging.getLogger(__name__)
@@ -153,15 +153,24 @@ class BrokerConnection:
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """PUBACK those of this connection; those of an earlier one have lost their packet identifier."""
-        for delivery in deliveries:
-            generation, packet = delivery.receipt
-            if generation == self._generation and packet:
-                self._client.ack(packet, 1)
+        line, generation = self._client.buffered, self._generation
+        numbers = [number for of, number in (delivery.receipt for delivery in deliveries) if of == generation]
+        if line is not None and generation:
+            self._queue(line, receipts(filter(None, numbers)))
 
     def publish(self, topic: str, payload: bytes, *, qos: int) -> bool:
-        if not self._subscribed:
+        line = self._client.buffered
+        if not self._subscribed or line is None:
             return False
+        if qos == 0:
+            self._queue(line, published_once(topic, payload))
+            return True
         return self._client.publish(topic, payload, qos).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _queue(self, line: BufferedSocket, packets: bytes) -> None:
+        """For the thread to send, which is woken where nothing else waited."""
+        if line.queue(packets):
+            self._wake()
 
     # --- the thread -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
-from forewarn_cloud.ingest.buffered_client import BufferedClient, BufferedSocket
+from forewarn_cloud.ingest.buffered_client import BufferedClient, BufferedSocket, published_once, receipts
 from tests.benchmarks.mqtt_bytes import packet
 
 Received = tuple[bytes, bytes, bool, int]
@@ -26,9 +26,10 @@ def published(draw: st.DrawFn) -> bytes:
     return packet(kind, len(topic).to_bytes(2, "big") + topic + number + draw(payloads))
 
 
-@given(st.lists(published(), max_size=6), st.integers(1, 64))
-def test_messages_are_those_that_paho_reads(packets: list[bytes], piece: int) -> None:
+@given(st.lists(published(), max_size=6), st.integers(1, 200))
+def test_messages_are_those_that_paho_reads(packets: list[bytes], pieces: int) -> None:
     sent = b"".join(packets)
+    piece = 1 + len(sent) // pieces
     assert _quickly(sent, piece) == _with_paho(sent)
     assert len(_quickly(sent, piece)) <= len(packets)
 
@@ -36,6 +37,23 @@ def test_messages_are_those_that_paho_reads(packets: list[bytes], piece: int) ->
 @given(st.sampled_from([0x30, 0x32]), st.binary(max_size=6))
 def test_a_malformed_packet_ends_as_it_does_with_paho(kind: int, body: bytes) -> None:
     assert _quickly(packet(kind, body), 64) == _with_paho(packet(kind, body))
+
+
+@given(
+    st.sampled_from(["t", "fw/v1/local/n1/ack", "泵"]), st.sampled_from([b"", b"x" * 100, b"y" * 125, b"z" * 20_000])
+)
+def test_what_is_published_is_read_by_paho(topic: str, payload: bytes) -> None:
+    assert _with_paho(published_once(topic, payload)) == [(topic.encode(), payload, False, 0)]
+
+
+def test_receipts_are_those_of_paho() -> None:
+    client = paho.Client(CallbackAPIVersion.VERSION2, manual_ack=True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client._sock = ours
+        for number in (1, 255, 256, 65_535):
+            client.ack(number, 1)
+        assert theirs.recv(100) == receipts([1, 255, 256, 65_535])
 
 
 def _quickly(sent: bytes, piece: int) -> list[Received]:
