@@ -35,7 +35,8 @@ class Cloud:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.process: subprocess.Popen[str] | None = None
+        self.log = folder.with_suffix(".log")
+        self.process: subprocess.Popen[bytes] | None = None
         self.broker_port, self.port = free_port(), free_port()
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -46,11 +47,12 @@ class Cloud:
         before = read_endpoints(self.folder)
         ports = ["--broker-port", str(self.broker_port), "--port", str(self.port)]
         command = [PROGRAM, "up", "--data-dir", str(self.folder), *(options or ports)]
-        self.process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        with self.log.open("wb") as log:
+            self.process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
 
         def up() -> bool:
             if process.poll() is not None:
-                pytest.fail(f"it ended: {process.stderr.read() if process.stderr else ''}")
+                pytest.fail(f"it ended: {self.log.read_text()}")
             found = read_endpoints(self.folder)
             return found is not None and found != before and found.pid == process.pid
 
@@ -61,16 +63,15 @@ class Cloud:
         return found
 
     def stop(self) -> tuple[int, str]:
-        """The exit status and what was logged."""
+        """The exit status and what was logged since the start."""
         assert self.process is not None
         self.process.terminate()
-        _, logged = self.process.communicate(timeout=30)
-        return self.process.returncode, logged
+        return self.process.wait(timeout=30), self.log.read_text()
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     @property
     def broker_pid(self) -> int:

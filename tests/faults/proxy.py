@@ -85,7 +85,7 @@ class FaultProxy:
         self._lanes = {direction: _Lane() for direction in BOTH}
         self._connections = set[_Connection]()
         self._changed = asyncio.Event()
-        self._accepting: asyncio.Task[None] | None = None
+        self._listens = False
         self._flapping: asyncio.Task[None] | None = None
         self._accepted = 0
 
@@ -155,14 +155,15 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
 
     async def _listen(self) -> None:
-        if self._accepting is None:
+        if not self._listens:
             self._listener.listen(BACKLOG)
-            self._accepting = asyncio.create_task(self._accept())
+            self._loop.add_reader(self._listener, self._accept)
+            self._listens = True
 
     async def _stop_listening(self) -> None:
-        if self._accepting is not None:
-            await _ended(self._accepting)
-            self._accepting = None
+        if self._listens:
+            self._loop.remove_reader(self._listener)
+            self._listens = False
             # The port stays ours: bound, but nobody listens.
             self._listener.shutdown(socket.SHUT_RD)
 
@@ -225,14 +226,17 @@ class FaultProxy:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(self._listener)
-            client.setblocking(False)
-            self._accepted += 1
-            connection = _Connection(client=client)
-            self._connections.add(connection)
-            connection.task = asyncio.create_task(self._carry(connection))
+    def _accept(self) -> None:
+        """Called, not awaited: a task that is cancelled loses the connection that it has just taken."""
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        client.setblocking(False)
+        self._accepted += 1
+        connection = _Connection(client=client)
+        self._connections.add(connection)
+        connection.task = self._loop.create_task(self._carry(connection))
 
     async def _carry(self, connection: _Connection) -> None:
         try:

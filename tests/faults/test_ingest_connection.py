@@ -18,7 +18,7 @@ from forewarn_cloud.clock import SystemClock
 from forewarn_cloud.ingest.connection import BrokerConnection, BrokerUrl
 from forewarn_cloud.ingest.messages import Delivery
 from forewarn_cloud.ingest.pipeline import Ingest
-from tests.cloud.ingest.sending import TENANT, enrol, message, rows, telemetry
+from tests.cloud.ingest.sending import TENANT, birth, enrol, message, rows, telemetry
 from tests.conftest import Broker, wait_until
 from tests.faults.proxy import FaultProxy
 
@@ -65,6 +65,21 @@ def send(node: paho.Client, *seqs: int) -> None:
     for seq in seqs:
         sent = message(seq, telemetry(t=time.time_ns() // 1_000_000))
         node.publish(sent.topic, sent.payload, 1).wait_for_publish(10)
+
+
+def test_records_that_wait_for_a_birth_do_not_keep_the_broker_from_delivering_it(
+    ingest: Ingest, engine: Engine, node: paho.Client
+) -> None:
+    """mosquitto has at most 20 messages under way: 20 records of an undeclared machine kept the birth behind them."""
+    wait_until(node.is_connected, "the node is connected")
+    for seq in range(1, 21):
+        sent = message(seq, telemetry("fan-7", t=time.time_ns() // 1_000_000))
+        node.publish(sent.topic, sent.payload, 1)
+    born = birth(assets={"fan-7": "motor_fan"})
+    node.publish(born.topic, born.payload, 1).wait_for_publish(10)
+    wait_until(lambda: len(stored(engine)) == 20, "all are stored")
+    assert rows(engine, "quarantine", "reason") == []
+    assert ingest.connected
 
 
 def stored(engine: Engine) -> list[int]:

@@ -1,6 +1,7 @@
 """What was delivered by the broker, and what it turned out to be."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,7 @@ AssetKey = tuple[str, str]
 """(tenant, asset)."""
 LaneKey = tuple[str, str, wire.Lane, str]
 """(tenant, node, lane, epoch)."""
+NO_RECEIPT: Final = (0, 0)
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -20,7 +22,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     topic: str
     payload: bytes
     retained: bool = False
-    receipt: tuple[int, int] = (0, 0)
+    receipt: tuple[int, int] = NO_RECEIPT
 
 
 class LaneMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -17,6 +17,7 @@ from forewarn_cloud.ingest.handover import HandOver
 from forewarn_cloud.ingest.judge import Judgement, body_of, judge
 from forewarn_cloud.ingest.ledger import Changes, Facts, KnownNode, Ledger, LedgerTransaction, Refusal
 from forewarn_cloud.ingest.messages import (
+    NO_RECEIPT,
     AssetKey,
     ControlMessage,
     Delivery,
@@ -129,7 +130,7 @@ class Writer:
         )
 
     def _commit_held(self) -> None:
-        """Those that waited long enough. What still waits when the program stops is unacknowledged: it comes again."""
+        """Those that waited long enough. What still waits when the program stops, its node sends again."""
         now = time.monotonic()
         due = [delivery for until, delivery in self._held if until <= now]
         if due:
@@ -214,13 +215,16 @@ class Writer:
     def _commit_incoming(
         self, incoming: Sequence[Incoming], at: int, *, last_chance: bool, receipts: Sequence[Delivery] = ()
     ) -> None:
-        """Commit, and give the broker its receipts, but for what is held; then tell the nodes."""
+        """Commit, and give the broker its receipts; then tell the nodes.
+
+        What is held is receipted, too, though not acknowledged to its node: a broker that has no more than some twenty
+        messages under way would never get to the birth they wait for.
+        """
         began = time.monotonic()
         judgement = self._store(lambda ledger: self._judge_and_write(ledger, incoming, at, last_chance))
         self._remember(judgement)
         self._charge(incoming, time.monotonic() - began)
-        held = set(map(id, judgement.held))
-        self.broker.acknowledge([delivery for delivery in receipts if id(delivery) not in held])
+        self.broker.acknowledge(receipts)
         self._acknowledge_lanes(judgement.changes)
         _tell(judgement.changes.refusals)
 
@@ -293,7 +297,7 @@ class Writer:
         until = time.monotonic() + self.hold_seconds
         born = tuple(wire.topic(*node, "telemetry").removesuffix("telemetry") for node in judgement.changes.presence)
         self._held = [(0.0 if delivery.topic.startswith(born) else due, delivery) for due, delivery in self._held]
-        self._held += [(until, delivery) for delivery in judgement.held]
+        self._held += [(until, msgspec.structs.replace(delivery, receipt=NO_RECEIPT)) for delivery in judgement.held]
         for present in judgement.changes.presence:
             self._births.pop(present, None)
         self._births |= judgement.refused_births
