@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TelemetryRecord:
+class TelemetryRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One record of a node's telemetry lane. (tenant, node, epoch, seq) is its identity.
 
     `t_ms` int64 (n,), non-decreasing; `signals` float32 (n,) each, NaN where missing.

@@ -45,6 +45,7 @@ _KNOWN_SIGNAL_SETS: Final = 1_024
 _TIME: Final = np.dtype("<i8")
 _READING: Final = np.dtype("<f4")
 _COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2"}
+_MAGIC: Final = tuple(_COMPRESSED)
 
 
 class WireError(ValueError):
@@ -354,7 +355,7 @@ def check_payload(payload: bytes) -> bool:
     _require(len(payload) > 0, "message: empty payload")
     if len(payload) > MAX_MESSAGE_BYTES:
         raise WireError(f"message: {len(payload)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-    if payload.startswith(tuple(_COMPRESSED)):
+    if payload.startswith(_MAGIC):
         name = next(name for magic, name in _COMPRESSED.items() if payload.startswith(magic))
         raise WireError(f"message: compressed with {name}; send it uncompressed")
     if payload[:1] != b"{":

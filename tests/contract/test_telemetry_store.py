@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import Engine
 
 from forewarn_cloud.adapters.influxdb import StoreUrl, open_influx_samples
@@ -56,7 +57,7 @@ class Store:
         return replace(self, tenant=tenant)
 
     def append(self, *records: TelemetryRecord) -> None:
-        mine = [replace(record, tenant=self.tenant) for record in records]
+        mine = [structs.replace(record, tenant=self.tenant) for record in records]
         self.writing(lambda store: store.append(mine))
 
     def read(
@@ -203,7 +204,7 @@ def test_a_signal_may_come_go_and_be_renamed(store: Store) -> None:
 
 
 def test_other_assets_and_tenants_are_not_seen(store: Store) -> None:
-    store.append(replace(record([0], flow=[1]), asset="pump-2"))
+    store.append(structs.replace(record([0], flow=[1]), asset="pump-2"))
     assert store.read().samples == 0
     assert store.read(asset="pump-2").samples == 1
     assert store.of("other").read(asset="pump-2").samples == 0
@@ -310,7 +311,7 @@ def test_whatever_was_written_is_read_once_and_in_order(
     store: Store, batches: list[list[TelemetryRecord]], bounds: list[int], names: set[str] | None
 ) -> None:
     asset = f"pump-{next(_numbers)}"
-    mine = [[replace(one, asset=asset, seq=next(_numbers)) for one in batch] for batch in batches]
+    mine = [[structs.replace(one, asset=asset, seq=next(_numbers)) for one in batch] for batch in batches]
     for batch in mine:
         store.append(*batch)
     found = store.read(asset=asset, signals=names, start=bounds[0], end=bounds[1])

@@ -327,7 +327,9 @@ class _Judging:
             raise _Refused(f"asset: {asset!r} was deleted")
 
     def _check_signals(self, asset: AssetKey, names: Iterable[str]) -> None:
-        known = self.result.signals.setdefault(asset, set(self.facts.signals.get(asset, frozenset())))
+        known = self.result.signals.get(asset)
+        if known is None:
+            known = self.result.signals[asset] = set(self.facts.signals.get(asset, frozenset()))
         new = set(names) - known
         if len(known) + len(new) > MAX_SIGNALS:
             raise _Refused(f"signals: asset {asset[1]!r} would have more than {MAX_SIGNALS}")

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import count, pairwise
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import Engine, func, select
 
 from forewarn_cloud.adapters import telemetry_compaction, telemetry_leaves
@@ -196,7 +196,7 @@ def test_whatever_comes_whenever_it_is_compacted_nothing_read_changes(
     asset, compaction = f"pump-{next(_numbers)}", SqlCompaction(engine=sqlite, rows_worth_a_step=1)
     stored = list[TelemetryRecord]()
     for batch, some in zip(batches, steps, strict=False):
-        mine = [replace(one, asset=asset) for one in batch]
+        mine = [structs.replace(one, asset=asset) for one in batch]
         append(sqlite, *mine)
         stored += mine
         for _ in range(some):
