@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
 from forewarn_cloud.ingest.progress import Progress, Range
 from forewarn_cloud.telemetry import TelemetryRecord
@@ -15,14 +17,12 @@ from forewarn_models import wire
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownNode:
+class KnownNode(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
     declares_assets: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownAsset:
+class KnownAsset(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     asset_type: str
     deleted: bool = False
@@ -108,8 +108,7 @@ class Refusal:
     security: bool = False
 
 
-@dataclass(kw_only=True)
-class LaneChange:
+class LaneChange(msgspec.Struct, kw_only=True):
     progress: Progress
     stored: int = 0
     quarantined: int = 0

@@ -1,14 +1,14 @@
 """Which records of a lane are committed. Pure arithmetic of sequence numbers."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 Range = tuple[int, int]
 """[first, last], both included."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """All records up to `contiguous` are received, and those in the ranges `ahead` above it.
 
     The ranges are sorted, apart from each other by at least one missing record, and so is the first from `contiguous`.
@@ -28,7 +28,10 @@ class Progress:
 
 def advance(progress: Progress, received: Iterable[Range]) -> Progress:
     """The progress once these ranges are received, too. Order and overlap do not matter."""
-    ranges = sorted([(0, progress.contiguous), *progress.ahead, *received])
+    new = list(received)
+    if len(new) == 1 and not progress.ahead and new[0][0] <= progress.contiguous + 1:
+        return Progress(contiguous=max(progress.contiguous, new[0][1]))
+    ranges = sorted([(0, progress.contiguous), *progress.ahead, *new])
     merged = [ranges[0]]
     for first, last in ranges[1:]:
         if first <= merged[-1][1] + 1:
