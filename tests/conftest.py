@@ -27,6 +27,15 @@ REQUIRE_ALL = os.environ.get("FOREWARN_REQUIRE_ALL") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, in two of the four processes of `make test`: they wait while the others compute, few of the
+    heavy ones run side by side, and none is left to be waited for at the end."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    half = len(rest) // 2
+    items[:] = [*long[0::2], *rest[:half], *long[1::2], *rest[half:]]
+
+
 def require(present: bool, reason: str) -> None:
     """Skip with the reason, or fail where skipping is not allowed (CI)."""
     if present:

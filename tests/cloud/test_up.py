@@ -143,6 +143,7 @@ def test_it_starts_and_stops_in_order(cloud: Cloud) -> None:
     assert not accepts_connections(cloud.port)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_doubled_when_cloud_and_broker_are_killed(cloud: Cloud) -> None:
     assert cloud.run("node", "add", NODE).returncode == 0
     cloud.start()
@@ -226,6 +227,7 @@ def test_the_broker_alone(cloud: Cloud) -> None:
     assert not accepts_connections(cloud.broker_port)
 
 
+@pytest.mark.long
 def test_node_commands(cloud: Cloud) -> None:
     assert "no node is enrolled" in cloud.run("node", "list").stdout
     assert cloud.run("node", "add", "a/b").returncode == 2

@@ -365,6 +365,7 @@ def test_the_end_does_not_wait_for_ever() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_whatever_is_killed_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     """At half the speed, so that a busy machine keeps up; it goes on until everything has been killed."""
     demo = Demo(tmp_path, "--seconds", "900", "--rate", "14400")

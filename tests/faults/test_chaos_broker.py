@@ -58,6 +58,7 @@ def whole(fleet: Fleet) -> Verdict:
     return verdict
 
 
+@pytest.mark.long
 def test_fault_14_sigkill_of_the_broker_with_full_queues_loses_nothing(tmp_path: Path) -> None:
     with fleet(tmp_path) as running:
         queue_up(running)
@@ -67,6 +68,7 @@ def test_fault_14_sigkill_of_the_broker_with_full_queues_loses_nothing(tmp_path:
         whole(running)
 
 
+@pytest.mark.long
 def test_fault_15_broker_restart_with_an_empty_session_store_is_subscribed_and_sent_anew(tmp_path: Path) -> None:
     """What it held for the ingest is gone, and so are everyone's subscriptions."""
     with fleet(tmp_path) as running:
@@ -79,6 +81,7 @@ def test_fault_15_broker_restart_with_an_empty_session_store_is_subscribed_and_s
         whole(running)
 
 
+@pytest.mark.long
 def test_fault_15_broker_forgets_its_sessions_while_agents_and_cloud_stay_up(tmp_path: Path) -> None:
     """Nobody but the broker is restarted: both ends have to see for themselves that their subscriptions are gone."""
     with fleet(tmp_path) as running:
@@ -94,6 +97,7 @@ def test_fault_15_broker_forgets_its_sessions_while_agents_and_cloud_stay_up(tmp
         whole(running)
 
 
+@pytest.mark.long
 def test_fault_17_broker_that_drops_what_overflows_its_queue_is_sent_it_again(tmp_path: Path) -> None:
     """A mosquitto that keeps twenty messages for a client that is away, and confirms those it drops all the same."""
     program = find_program("mosquitto", "/usr/sbin")

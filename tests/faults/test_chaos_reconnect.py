@@ -60,6 +60,7 @@ def busiest_share(born_ms: Sequence[int], span_ms: int) -> float:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_fault_18_all_clients_reconnect_within_a_minute_and_not_all_at_once(tmp_path: Path) -> None:
     """Real agents with the settings they ship with, the embedded broker, the real cloud."""
     plan = Plan(

@@ -30,6 +30,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         cloud.kill()
 
 
+@pytest.mark.long
 def test_a_backup_beside_a_running_cloud_and_a_restore_after_it(cloud: Cloud, tmp_path: Path) -> None:
     file = tmp_path / "b.zip"
     assert cloud.run("backup", str(file)).returncode == 1, "there is nothing yet"
@@ -160,6 +161,7 @@ asset_type = "centrifugal_pump"
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("keep_hours", [24.0, 0.0], ids=["spool-keeps-it", "spool-holds-nothing"])
+@pytest.mark.long
 def test_fault_34_a_cloud_restored_to_an_hour_ago_is_refilled_from_the_spools_or_has_gaps(
     cloud: Cloud, tmp_path: Path, mosquitto: Broker, keep_hours: float
 ) -> None:

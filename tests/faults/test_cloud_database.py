@@ -73,6 +73,7 @@ def stored_once(url: str, total: int, log: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed", "suspended"])
+@pytest.mark.long
 def test_fault_24_postgresql_goes_away_under_a_running_cloud_nothing_is_acknowledged_and_it_resumes(
     cloud: Cloud, postgres: PostgresServer, how: str
 ) -> None:
@@ -155,6 +156,7 @@ def outlive_a_full_disk(cloud: Cloud, endpoints: Endpoints, disk: Path, port: in
     assert cloud.process.poll() is None
 
 
+@pytest.mark.long
 def test_fault_26_disk_full_under_sqlite_reads_work_writes_503_and_the_edge_keeps_its_data(
     cloud: Cloud, mosquitto: Broker
 ) -> None:
@@ -168,6 +170,7 @@ def test_fault_26_disk_full_under_sqlite_reads_work_writes_503_and_the_edge_keep
         stored_once(f"sqlite:///{cloud.folder}/cloud.db", RECORDS, cloud.log)
 
 
+@pytest.mark.long
 def test_fault_26_disk_full_under_postgresql_reads_work_writes_503_and_the_edge_keeps_its_data(
     cloud: Cloud, postgres: PostgresServer, mosquitto: Broker
 ) -> None:

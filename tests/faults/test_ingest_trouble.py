@@ -136,6 +136,7 @@ def test_fault_19_two_agents_with_one_name_are_noticed_and_told_and_others_go_on
 # --- storms ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_43_a_storm_of_ten_thousand_advisories_makes_one_order_and_is_told_once(world: World) -> None:
     storm = [advisory(at_hours=n / 10_000 / 60) for n in range(10_000)]
     world.clock.at_ms = storm[-1].observed_at

@@ -148,6 +148,7 @@ def kept(engine: Engine) -> list[int]:
         return sorted(connection.execute(select(blocks.seq)).scalars())
 
 
+@pytest.mark.long
 def test_fault_24_telemetry_store_stopped_and_killed_under_the_real_cloud_nothing_is_lost(
     tmp_path: Path, own_victoria_metrics: VictoriaMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

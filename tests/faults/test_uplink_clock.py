@@ -129,6 +129,7 @@ class _Node:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_fault_18_a_thousand_clients_come_back_within_a_minute_and_not_at_once(far_broker: FarBroker) -> None:
     nodes = [_Node(number, far_broker.port) for number in range(1000)]
 

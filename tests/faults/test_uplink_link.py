@@ -64,6 +64,7 @@ def test_fault_02_sigkill_between_publish_and_acknowledgement_is_absorbed(
     assert cloud.times_ms() == times
 
 
+@pytest.mark.long
 def test_fault_10_a_day_offline_is_caught_up_as_history_while_live_goes_ahead(
     agent: AgentProcess, machine: Machine, cloud: Cloud
 ) -> None:

@@ -15,6 +15,7 @@ SECONDS = 60.0
 @pytest.mark.e2e
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_a_minute_of_chaos_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
     """Fifty agents in five processes. Another seed each day; it is in the folder's name and in the plan."""
     seed = int(time.time() // 86_400)
