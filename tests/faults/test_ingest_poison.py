@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final, TypeVar
 
@@ -18,7 +19,7 @@ from forewarn_cloud.ingest.messages import Delivery, sender_of
 from forewarn_cloud.telemetry import TelemetryRecord
 from tests.cloud.ingest.sending import NOW, birth, enrol, message, rows, telemetry
 from tests.cloud.ingest.test_writer import Ingesting
-from tests.conftest import wait_until
+from tests.conftest import together, wait_until
 from tests.faults.refusing import BAD, Kind, execute, refusing
 
 T = TypeVar("T")
@@ -217,3 +218,18 @@ def test_fault_23_a_search_teaches_no_signal_that_is_not_stored(engine: Engine) 
         assert rows(engine, "asset_signals", "asset", "signal") == [("asset-n02", "flow")]
         ingest.feed(message(2, telemetry("asset-n01", signal="torque"), node="n01"))
     assert ("asset-n01", "torque") in rows(engine, "asset_signals", "asset", "signal")
+
+
+def test_fault_25_two_ingests_that_store_the_same_at_once_blame_nobody(engine: Engine) -> None:
+    """As when one is started while another still runs: each key is taken by the other, and none is poison."""
+    enrol_all(engine)
+    both = Ingesting(engine), Ingesting(engine)
+    for epoch in ("a", "b", "c"):
+        sent = [
+            message(seq, telemetry(f"asset-{n}", t=NOW + seq), node=n, epoch=epoch) for seq in (1, 2, 3) for n in NODES
+        ]
+        assert together(*(partial(ingest.feed, *sent) for ingest in both)) == []
+    assert rows(engine, "quarantine", "reason") == []
+    assert len(both[0].stored) == 3 * 3 * len(NODES)
+    assert set(rows(engine, "lane_progress", "contiguous_seq", "records_stored")) == {(3, 3)}
+    assert [len(ingest.broker.acknowledged) for ingest in both] == [3 * 3 * len(NODES)] * 2
