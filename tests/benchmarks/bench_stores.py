@@ -1,4 +1,4 @@
-"""The telemetry stores beside each other: bytes a value on disk, reading, drawing a year, writing.
+"""The telemetry stores beside each other: bytes a value on disk, reading, drawing a year, writing, compaction.
 
 Everything runs on this machine, with the adapters of the program: SQLite as `forewarn-cloud up` uses it, a real
 VictoriaMetrics (Debian package) where it is installed, and a plain SQLite table with a row for each value. Times are
@@ -28,18 +28,21 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
 from forewarn_cloud.adapters.influxdb import InfluxSamples, StoreUrl, open_influx_samples
 from forewarn_cloud.adapters.sql.engine import make_engine, reading, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
-from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
+from forewarn_cloud.adapters.sql.schema import telemetry_blocks
+from forewarn_cloud.adapters.telemetry_compaction import ROWS_WORTH_A_STEP, SqlCompaction
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.series import DAY_MS, HOUR_MS, MINUTE_MS
 from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
 RUNS = 5
+ROWS = ("disk", "day", "year", "write", "compaction")
 TENANT = "local"
 NOW_MS = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
 _seqs = count(1)
@@ -50,10 +53,10 @@ Columns = dict[str, NDArray[np.float32]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with cmapss-fd001-train")
-    parser.add_argument("--assets", type=int, default=1000, help="measured by the minute (default %(default)s)")
-    parser.add_argument("--only", choices=("disk", "day", "year", "write"), action="append")
+    parser.add_argument("--assets", type=int, default=1000, help="of day and compaction (default %(default)s)")
+    parser.add_argument("--only", choices=ROWS, action="append")
     options = parser.parse_args()
-    only = options.only or ("disk", "day", "year", "write")
+    only = options.only or ROWS
     result: dict[str, object] = {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "runs": RUNS}
     if "disk" in only:
         result["bytes_per_value_fd001"] = told("disk", disk(options.data / "cmapss-fd001-train"))
@@ -63,6 +66,8 @@ def main() -> None:
         result["year_of_one_signal"] = told("year", year())
     if "write" in only:
         result["values_written_per_s"] = told("write", write())
+    if "compaction" in only:
+        result["records_compacted_per_cpu_s"] = told("compaction", compaction(options.assets))
     print(json.dumps(result))
 
 
@@ -158,9 +163,10 @@ def compact(engine: Engine, *, rows_worth_a_step: int = 1) -> list[float]:
     compaction, taken = SqlCompaction(engine=engine, rows_worth_a_step=rows_worth_a_step), list[float]()
     while True:
         began = time.perf_counter()
-        if not compaction.step(NOW_MS):
-            return taken
+        has_more = compaction.step(NOW_MS)
         taken.append(time.perf_counter() - began)
+        if not has_more:
+            return taken
 
 
 def read(engine: Engine, asset: str, from_ms: int, to_ms: int, points: int, signal: str) -> TelemetrySeries:
@@ -368,6 +374,45 @@ def write() -> dict[str, object]:
 
             found["lines_to_victoriametrics"] = round(1000 * values / median_ms(lines))
     return found
+
+
+# --- compaction -------------------------------------------------------------------------------------------------------
+
+
+def compaction(assets: int) -> dict[str, object]:
+    """As the worker does it, in seconds of processor time; every asset has a node of its own."""
+    return {
+        "assets": assets,
+        "one_sample_many_assets": compacted_per_cpu_s(assets, records=ROWS_WORTH_A_STEP, samples=1),
+        "one_sample_four_assets": compacted_per_cpu_s(4, records=5000, samples=1),
+        "hundred_samples_four_assets": compacted_per_cpu_s(4, records=500, samples=100),
+    }
+
+
+def compacted_per_cpu_s(assets: int, *, records: int, samples: int) -> int:
+    """Twice so many records of 8 signals, a second apart, from the assets by turns; compacted after each time."""
+    rng, taken_s = np.random.default_rng(4), 0.0
+    with sqlite_store() as engine:
+        for half in range(2):
+            each = [
+                seconds(f"asset-{n}", noisy(rng, 8, records * samples), samples=samples, first_seq=1 + half * records)
+                for n in range(assets)
+            ]
+            append(engine, [one for by_turns in zip(*each, strict=True) for one in by_turns])
+            began, worker = time.process_time(), SqlCompaction(engine=engine)
+            while worker.step(NOW_MS):
+                pass
+            taken_s += time.process_time() - began
+        with reading(engine) as connection:
+            left = connection.execute(select(func.count()).select_from(telemetry_blocks)).scalar_one()
+    return round((2 * records * assets - left) / taken_s)
+
+
+def seconds(asset: str, signals: Columns, *, samples: int, first_seq: int) -> list[TelemetryRecord]:
+    """Records of a second each, from this sequence number on."""
+    t_ms = NOW_MS - HOUR_MS + 1000 * first_seq + np.arange(len(signals["signal_0"]), dtype=np.int64) * 1000 // samples
+    records = cut(asset, t_ms, signals, samples)
+    return [structs.replace(one, node=asset, seq=seq) for seq, one in enumerate(records, first_seq)]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from tests.faults.postgres import PostgresServer, make_postgres
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-OUTAGE_SECONDS = 60.0 if os.environ.get("FOREWARN_FULL_LENGTH") == "1" else 8.0
-"""`make outages` has a minute."""
+OUTAGE_SECONDS = 8.0
 RECORDS = 4000
 
 

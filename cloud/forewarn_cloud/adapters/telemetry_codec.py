@@ -11,7 +11,7 @@ not.
 
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -82,39 +82,43 @@ def decode_all(stored: Iterable[bytes], signals: Collection[str] | None = None) 
     Raises:
         CodecError: as `decode_columns`.
     """
-    single, blocks = dict[bytes, list[bytes]](), list[Columns]()
+    single, blocks = dict[int, list[bytes]](), list[Columns]()
     for columns in stored:
-        if columns[:2] == _NOT_DEFLATED and columns[_HEADER.size : _HEADER.size + 4] == _ONE_SAMPLE:
-            single.setdefault(_shape(columns), []).append(columns)
+        if columns.startswith(_NOT_DEFLATED) and columns.startswith(_ONE_SAMPLE, _HEADER.size):
+            single.setdefault(len(columns), []).append(columns)
         else:
             blocks.append(decode_columns(columns, signals))
-    return [*blocks, *(_decode_single(alike, signals) for alike in single.values())]
+    return [*blocks, *(block for as_long in single.values() for block in _decode_single(as_long, signals))]
 
 
 _NOT_DEFLATED: Final = bytes([VERSION, 0])
 _ONE_SAMPLE: Final = struct.pack("<I", 1)
 _NAMES_AT: Final = _HEADER.size + _BODY.size
+_TIME: Final = slice(_NAMES_AT - 8, _NAMES_AT)
 
 
-def _shape(columns: bytes) -> bytes:
-    """Alike for records of the same signals."""
-    (length,) = struct.unpack_from("<H", columns, _HEADER.size + 4)
-    return columns[_NAMES_AT : _NAMES_AT + length]
-
-
-def _decode_single(alike: Sequence[bytes], signals: Collection[str] | None) -> Columns:
-    """Records of one sample each, of the same signals; in order of time."""
-    names = list(decode_columns(alike[0])[1])
-    length = len(alike[0])
-    if any(len(one) != length or zlib.crc32(one[_HEADER.size :]) != _HEADER.unpack_from(one)[2] for one in alike):
+def _decode_single(records: Sequence[bytes], signals: Collection[str] | None) -> Iterator[Columns]:
+    """Records of one sample and of as many bytes each; those of the same signals in order of time."""
+    if [zlib.crc32(one[_HEADER.size :]) for one in records] != [_HEADER.unpack_from(one)[2] for one in records]:
         raise CodecError("the columns are damaged: their checksum is wrong")
-    octets = np.frombuffer(b"".join(alike), np.uint8).reshape(len(alike), length)
-    t_ms = octets[:, _NAMES_AT - 8 : _NAMES_AT].copy().view("<i8").reshape(-1)
-    planes = octets[:, length - 4 * len(names) :].reshape(len(alike), 4, len(names))
-    readings = planes.transpose(2, 0, 1).copy().view("<f4").reshape(len(names), len(alike))
+    octets = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)
+    while len(octets):
+        names = list(decode_columns(octets[0].tobytes())[1])
+        readings_at = octets.shape[1] - 4 * len(names)
+        head = octets[:, _HEADER.size : readings_at].copy()
+        head[:, _TIME.start - _HEADER.size : _TIME.stop - _HEADER.size] = 0
+        alike = (head == head[0]).all(axis=1)
+        yield _columns_of(octets[alike], names, signals)
+        octets = octets[~alike]
+
+
+def _columns_of(octets: NDArray[np.uint8], names: Sequence[str], signals: Collection[str] | None) -> Columns:
+    t_ms = octets[:, _TIME].copy().view("<i8").reshape(-1)
+    planes = octets[:, octets.shape[1] - 4 * len(names) :].reshape(len(octets), 4, len(names))
     order = np.argsort(t_ms, kind="stable")
-    found = dict(zip(names, readings, strict=True))
-    return t_ms[order], {name: c[order] for name, c in found.items() if signals is None or name in signals}
+    readings = planes[order].transpose(2, 0, 1).copy().view("<f4").reshape(len(names), len(octets))
+    found = zip(names, readings, strict=True)
+    return t_ms[order], {name: column for name, column in found if signals is None or name in signals}
 
 
 def _decode_first_version(stored: bytes) -> Columns:

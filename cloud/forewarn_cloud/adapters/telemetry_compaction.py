@@ -1,20 +1,43 @@
 """Upkeep of telemetry in the relational database: small blocks become large leaves with summaries.
 
-A step plans outside of any transaction that writes (reading, merging, packing), and then puts its plan into effect in
-one short one: the blocks and leaves it read are removed, or, if one of them is gone, nothing happens. So a crash leaves
-the old state or the new one, ingest waits for a few inserts at most, and any number of these may work side by side.
+A step plans outside of any transaction that writes (reading, merging, packing), for as many assets as make a few
+hundred blocks, and then puts its plans into effect in one short one: the blocks and leaves it read are removed, or, if
+one of them is gone, nothing happens. So a crash leaves the old state or the new one, ingest waits for a few hundred
+deletes and a few inserts at most, and any number of these may work side by side.
 
-What is added to the end of an asset's time becomes a leaf, together with those before it that are less than four times
-as large: a sample is rewritten a few times, not each time a sample comes. What comes late is merged into the leaves it
+What is added to the end of an asset's time becomes a leaf, together with those before it that are less than twice as
+large: a sample is rewritten a few times, not each time a sample comes. What comes late is merged into the leaves it
 belongs to. Whenever samples of full leaves change, the buckets they touch are summarised anew, level by level.
+
+Statements are made once: to put one together takes several times as long as to run it.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, delete, func, insert, select
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    CursorResult,
+    Engine,
+    Executable,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    desc,
+    func,
+    insert,
+    literal_column,
+    select,
+    union_all,
+)
 
 from forewarn_cloud.adapters.sql.engine import reading, retrying, writing
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
@@ -22,28 +45,36 @@ from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
 from forewarn_cloud.adapters.telemetry_codec import decode_all, decode_columns
 from forewarn_cloud.adapters.telemetry_digests import add_digests
 from forewarn_cloud.adapters.telemetry_leaves import (
+    ASSET,
+    FROM_MS,
     NOT_ROLLED,
     ROLLED_STATES,
     SAMPLES,
+    TENANT,
     Leaf,
     buckets_of_leaf,
     capacity,
     leaves_of_buckets,
     leaves_of_samples,
-    placed,
+    of_level,
+    overlapping,
 )
 from forewarn_cloud.errors import Contended
 from forewarn_cloud.series import HOUR_MS, LEVELS_MS, Buckets, Columns, combine, cut, merge, summarise
 
-ROWS_WORTH_A_STEP: Final = 64
+ROWS_WORTH_A_STEP: Final = 128
 AGE_WORTH_A_STEP_MS: Final = HOUR_MS
 """Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait."""
 _ROWS_A_STEP: Final = 512
 _BYTES_A_STEP: Final = 512 * 1024
+"""A step ends with the asset that reaches one of these; no asset has more of them in a step."""
 _LEAVES_A_STEP: Final = 4
-_GROWTH: Final = 4
-_KEYS_A_QUERY: Final = 400
+_LEAVES_BEFORE: Final = 8
+_GROWTH: Final = 2
 _EVER: Final = 2**62
+
+StoredRecord = tuple[str, str, str, int, bytes]
+"""Tenant, node, epoch, sequence number, digest."""
 
 
 @dataclass(kw_only=True)
@@ -55,18 +86,16 @@ class SqlCompaction:
     _waiting: list[tuple[str, str]] = field(default_factory=list)
 
     def step(self, now_ms: int) -> bool:
-        """Compact some blocks of one asset; whether there were any.
+        """Compact some blocks of some assets; whether there is more to do.
 
         Raises:
             Unavailable: the database cannot serve.
         """
         if not self._waiting:
             self._waiting = self._assets(now_ms)
-        if not self._waiting:
-            return False
-        tenant, asset = self._waiting.pop()
-        retrying(lambda: self._compact(tenant, asset, now_ms))
-        return True
+        if self._waiting:
+            retrying(lambda: self._compact(now_ms))
+        return bool(self._waiting)
 
     def _assets(self, now_ms: int) -> list[tuple[str, str]]:
         """Those with enough to do. An index has all that is asked for."""
@@ -76,50 +105,84 @@ class SqlCompaction:
         with reading(self.engine) as connection:
             return [(row.tenant, row.asset) for row in connection.execute(query)]
 
-    def _compact(self, tenant: str, asset: str, now_ms: int) -> None:
+    def _compact(self, now_ms: int) -> None:
+        """One asset after the other until there is enough for a transaction.
+
+        Those of a plan that turns out to be outdated come again when assets are looked for the next time.
+        """
+        plans, records, size = list[_Plan](), 0, 0
         with reading(self.engine) as connection:
-            plan = _Planning(connection=connection, tenant=tenant, asset=asset).plan()
+            while self._waiting and records < _ROWS_A_STEP and size < _BYTES_A_STEP:
+                tenant, asset = self._waiting.pop()
+                plans.append(_Planning(connection=connection, tenant=tenant, asset=asset).plan())
+                records, size = records + len(plans[-1].records), size + plans[-1].size
         with writing(self.engine) as connection:
-            plan.carry_out(connection, tenant, asset, now_ms)
+            _carry_out(connection, plans, now_ms)
+        self._waiting[:0] = [(plan.tenant, plan.asset) for plan in plans if plan.has_more]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    rows: Sequence[Row[Any]]
+    tenant: str
+    asset: str
+    records: Sequence[StoredRecord] = ()
     """Blocks to be removed."""
-    removed: Sequence[int]
-    added: Sequence[Leaf]
+    removed: Sequence[Leaf] = ()
+    added: Sequence[Leaf] = ()
+    has_more: bool = False
+    """Blocks, that were too many for a step."""
 
-    def carry_out(self, connection: Connection, tenant: str, asset: str, now_ms: int) -> None:
-        """Raises: Contended: something that was to be removed is gone, so the plan is outdated."""
-        remove_blocks(connection, tenant, self.rows, now_ms=now_ms)
-        _remove(connection, leaves, self.removed)
-        if self.added:
-            connection.execute(insert(leaves), [leaf.row(tenant, asset) for leaf in self.added])
+    @property
+    def size(self) -> int:
+        """Bytes that are written."""
+        return sum(len(leaf.columns) for leaf in self.added)
 
 
-def remove_blocks(connection: Connection, tenant: str, rows: Sequence[Row[Any]], *, now_ms: int) -> None:
+def _carry_out(connection: Connection, plans: Sequence[_Plan], now_ms: int) -> None:
+    """Raises: Contended: something that was to be removed is gone, so its plan is outdated."""
+    remove_blocks(connection, [record for plan in plans for record in plan.records], now_ms=now_ms)
+    _remove_leaves(connection, [{"of_id": leaf.stored_id} for plan in plans for leaf in plan.removed])
+    added = [leaf.row(plan.tenant, plan.asset) for plan in plans for leaf in plan.added]
+    if added:
+        connection.execute(insert(leaves), added)
+
+
+def remove_blocks(connection: Connection, records: Sequence[StoredRecord], *, now_ms: int) -> None:
     """Blocks, of which the digests are kept. Raises: Contended: one of them is gone."""
-    lanes = dict[tuple[str, str], dict[int, bytes]]()
-    for row in rows:
-        lanes.setdefault((row.node, row.epoch), {})[row.seq] = bytes(row.digest)
-    for (node, epoch), digests in sorted(lanes.items()):
-        seqs = sorted(digests)
-        of_lane = (blocks.c.tenant == tenant) & (blocks.c.node == node) & (blocks.c.epoch == epoch)
-        gone = 0
-        for start in range(0, len(seqs), _KEYS_A_QUERY):
-            some = blocks.c.seq.in_(seqs[start : start + _KEYS_A_QUERY])
-            gone += connection.execute(delete(blocks).where(of_lane, some)).rowcount
-        if gone != len(seqs):
-            raise Contended("blocks were compacted by another meanwhile")
-        add_digests(connection, (tenant, node, epoch), digests, now_ms=now_ms)
+    lanes = {
+        lane: {seq: bytes(digest) for *_, seq, digest in of_lane}
+        for lane, of_lane in groupby(sorted(records), itemgetter(0, 1, 2))
+    }
+    runs = [
+        {"of_tenant": tenant, "of_node": node, "of_epoch": epoch, "first_seq": first, "last_seq": last}
+        for (tenant, node, epoch), digests in lanes.items()
+        for first, last in _runs(digests)
+    ]
+    if runs and connection.execute(_REMOVE_RUN, runs).rowcount != len(records):
+        raise Contended("blocks were compacted by another meanwhile")
+    add_digests(connection, lanes, now_ms=now_ms)
 
 
-def _remove(connection: Connection, table: Table, ids: Sequence[int]) -> None:
-    for start in range(0, len(ids), _KEYS_A_QUERY):
-        some = ids[start : start + _KEYS_A_QUERY]
-        if connection.execute(delete(table).where(table.c.id.in_(some))).rowcount != len(some):
-            raise Contended("leaves were rewritten by another meanwhile")
+def _runs(seqs: Collection[int]) -> list[tuple[int, int]]:
+    """The first and the last of those that follow each other without a hole; `seqs` are in order."""
+    ordered = np.array(list(seqs), dtype=np.int64)
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 2) > 1)
+    lasts = np.append(starts[1:], len(ordered)) - 1
+    return list(zip(ordered[starts].tolist(), ordered[lasts].tolist(), strict=True))
+
+
+def _remove_leaves(connection: Connection, ids: Sequence[dict[str, int | None]]) -> None:
+    if ids and connection.execute(_REMOVE_LEAF, ids).rowcount != len(ids):
+        raise Contended("leaves were rewritten by another meanwhile")
+
+
+_REMOVE_RUN: Final = delete(blocks).where(
+    blocks.c.tenant == bindparam("of_tenant"),
+    blocks.c.node == bindparam("of_node"),
+    blocks.c.epoch == bindparam("of_epoch"),
+    blocks.c.seq.between(bindparam("first_seq"), bindparam("last_seq")),
+)
+_REMOVE_LEAF: Final = delete(leaves).where(leaves.c.id == bindparam("of_id"))
 
 
 @dataclass(kw_only=True)
@@ -131,57 +194,65 @@ class _Planning:
     asset: str
 
     def plan(self) -> _Plan:
-        rows, new = self._blocks()
-        samples = merge(new)
-        if not len(samples[0]):
-            return _Plan(rows=rows, removed=[], added=[])
-        absorbed = self._touched(SAMPLES, int(samples[0][0]), int(samples[0][-1]))
-        absorbed += self._smaller_before(SAMPLES, absorbed, samples)
-        samples = merge([*(decode_columns(leaf.columns) for leaf in absorbed), samples])
-        is_tail = not self._has_later(SAMPLES, int(samples[0][-1]))
-        made = leaves_of_samples(samples, is_tail=is_tail)
-        removed, added = [_id(leaf) for leaf in absorbed], list(made)
+        oldest = self._oldest()
+        if oldest is None:
+            return _Plan(tenant=self.tenant, asset=self.asset)
+        absorbed = self._with_smaller_before(SAMPLES, oldest.touched, oldest.samples)
+        made = self._leaves_of_samples(merge([*(decode_columns(leaf.columns) for leaf in absorbed), *oldest.samples]))
+        removed, added = [*absorbed], [*made]
         below = _Level(level_ms=SAMPLES, removed=absorbed, added=made)
         for level_ms in LEVELS_MS:
-            level = self._level(level_ms, samples_of=(absorbed, made), below=below)
-            removed += [_id(leaf) for leaf in level.removed]
-            added += level.added
-            below = level
-        return _Plan(rows=rows, removed=removed, added=added)
+            below = self._level(level_ms, samples_of=(absorbed, made), below=below)
+            removed += below.removed
+            added += below.added
+        return _Plan(
+            tenant=self.tenant,
+            asset=self.asset,
+            records=oldest.records,
+            removed=removed,
+            added=added,
+            has_more=oldest.has_more,
+        )
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
-    def _blocks(self) -> tuple[Sequence[Row[Any]], list[Columns]]:
-        """The earliest, as many as touch few leaves and have not too many bytes."""
-        of_asset = (blocks.c.tenant == self.tenant) & (blocks.c.asset == self.asset)
-        query = select(blocks).where(of_asset).order_by(blocks.c.last_ms).limit(_ROWS_A_STEP)
-        rows = self.connection.execute(query).all()
-        rows = rows[: self._touching_few(rows)]
-        sizes = np.cumsum([len(row.columns) for row in rows])
-        rows = rows[: int(np.searchsorted(sizes, _BYTES_A_STEP)) + 1]
-        return rows, decode_all(bytes(row.columns) for row in rows)
-
-    def _touching_few(self, rows: Sequence[Row[Any]]) -> int:
-        """How many of the rows, in order of their end, lie before the first leaf that is one too many; at least one."""
+    def _oldest(self) -> "_Oldest | None":
+        """As many as touch few leaves and have not too many bytes."""
+        rows = self._execute(_BLOCKS, most_rows=_ROWS_A_STEP).all()
         if not rows:
-            return 0
-        touched = self._touched(SAMPLES, min(row.first_ms for row in rows), rows[-1].last_ms, with_columns=False)
-        if len(touched) <= _LEAVES_A_STEP:
-            return len(rows)
-        until = touched[_LEAVES_A_STEP].first_ms
-        return max(1, len([row for row in rows if row.last_ms < until]))
+            return None
+        firsts_ms, lasts_ms, columns, *record = zip(*rows, strict=True)
+        touched = self._touched(SAMPLES, min(firsts_ms), lasts_ms[-1], with_columns=False)
+        most = int(np.searchsorted(np.cumsum(list(map(len, columns))), _BYTES_A_STEP)) + 1
+        if len(touched) > _LEAVES_A_STEP:
+            most = min(most, max(1, bisect_left(lasts_ms, touched[_LEAVES_A_STEP].first_ms)))
+        first_ms, last_ms = min(firsts_ms[:most]), lasts_ms[:most][-1]
+        return _Oldest(
+            records=list(zip(*record, strict=True))[:most],
+            samples=decode_all(map(bytes, columns[:most])),
+            touched=[leaf for leaf in touched if leaf.last_ms >= first_ms and leaf.first_ms <= last_ms],
+            has_more=most < len(rows) or len(rows) == _ROWS_A_STEP,
+        )
 
-    def _smaller_before(self, level_ms: int, absorbed: Sequence[Leaf], block: Columns | Buckets) -> list[Leaf]:
-        """Leaves next before what is added that are too small, beside it, to stay alone; one after the other."""
-        before, size = list[Leaf](), len(block[0]) + sum(leaf.samples for leaf in absorbed)
-        first_ms = min([int(block[0][0]), *(leaf.first_ms for leaf in absorbed)])
-        most = capacity(len(block[1]) * (1 if level_ms == SAMPLES else 4))
-        while (leaf := self._last_before(level_ms, first_ms)) is not None:
+    def _leaves_of_samples(self, samples: Columns) -> list[Leaf]:
+        t_ms, columns = samples
+        is_tail = len(t_ms) > capacity(len(columns)) and not self._has_later(SAMPLES, int(t_ms[-1]))
+        return leaves_of_samples(samples, is_tail=is_tail)
+
+    def _with_smaller_before(
+        self, level_ms: int, touched: Sequence[Leaf], added: Sequence[Columns | Buckets]
+    ) -> list[Leaf]:
+        """Also leaves next before what is added that are too small, beside it, to stay alone; one after the other."""
+        size = sum(len(t_ms) for t_ms, _ in added) + sum(leaf.samples for leaf in touched)
+        first_ms = min([*(int(t_ms[0]) for t_ms, _ in added), *(leaf.first_ms for leaf in touched)])
+        signals = len({name for _, columns in added for name in columns})
+        most = capacity(signals * (1 if level_ms == SAMPLES else 4))
+        for leaf in self._before(level_ms, first_ms):
             if leaf.samples >= most or leaf.samples >= _GROWTH * size:
                 break
-            before.append(leaf)
             size, first_ms = size + leaf.samples, leaf.first_ms
-        return before
+            touched = [leaf, *touched]
+        return self._touched(level_ms, touched[0].first_ms, touched[-1].last_ms) if touched else []
 
     # --- levels -----------------------------------------------------------------------------------------------------
 
@@ -198,7 +269,7 @@ class _Planning:
         )
         replaced = self._touched(level_ms, from_ms, to_ms)
         if len(fresh[0]):
-            replaced += self._smaller_before(level_ms, replaced, fresh)
+            replaced = self._with_smaller_before(level_ms, replaced, [fresh])
         kept = [
             buckets_of_leaf(leaf.columns, None, *outside)
             for leaf in replaced
@@ -214,7 +285,7 @@ class _Planning:
         """Of the samples for which this is the narrowest level: after the change, in a range of whole buckets."""
         absorbed, made = samples_of
         gone = {leaf.stored_id for leaf in absorbed}
-        stored = self._stored(placed(self.tenant, self.asset, SAMPLES, (level_ms,), from_ms, to_ms))
+        stored = self._stored(_touched(SAMPLES, (level_ms,)), from_ms=from_ms, to_ms=to_ms)
         of_level = [leaf for leaf in stored if leaf.stored_id not in gone]
         of_level += [leaf for leaf in made if leaf.rolled_ms == level_ms]
         return [summarise(cut(decode_columns(leaf.columns), None, from_ms, to_ms), level_ms) for leaf in of_level]
@@ -231,35 +302,67 @@ class _Planning:
 
     def _touched(self, level_ms: int, from_ms: int, to_ms: int, *, with_columns: bool = True) -> list[Leaf]:
         """Leaves of a level that overlap a range, in order of time."""
-        where = placed(self.tenant, self.asset, level_ms, ROLLED_STATES, from_ms, to_ms)
-        return sorted(self._stored(where, with_columns=with_columns), key=lambda leaf: leaf.first_ms)
+        return self._stored(_touched(level_ms, with_columns=with_columns), from_ms=from_ms, to_ms=to_ms)
 
-    def _last_before(self, level_ms: int, first_ms: int) -> Leaf | None:
-        latest = self._latest(level_ms, leaves.c.last_ms < first_ms)
-        found = [] if latest is None else self._touched(level_ms, latest, latest)
-        return found[-1] if found else None
+    def _before(self, level_ms: int, first_ms: int) -> list[Leaf]:
+        """Some that end before, without their columns, the latest first."""
+        return self._stored(_before(level_ms), from_ms=first_ms)[:_LEAVES_BEFORE]
 
     def _has_later(self, level_ms: int, last_ms: int) -> bool:
-        return self._latest(level_ms, leaves.c.last_ms > last_ms) is not None
+        return self._execute(_later(level_ms), from_ms=last_ms).scalar() is not None
 
-    def _latest(self, level_ms: int, condition: ColumnElement[bool]) -> int | None:
-        of_level = placed(self.tenant, self.asset, level_ms, ROLLED_STATES, -_EVER, _EVER)
-        latest: int | None = self.connection.execute(
-            select(func.max(leaves.c.last_ms)).where(of_level, condition)
-        ).scalar()
-        return latest
+    def _stored(self, query: Executable, **instants: int) -> list[Leaf]:
+        return [_leaf(row._asdict()) for row in self._execute(query, **instants)]
 
-    def _stored(self, where: ColumnElement[bool], *, with_columns: bool = True) -> list[Leaf]:
-        names = [
-            "id",
-            "level_ms",
-            "rolled_ms",
-            "first_ms",
-            "last_ms",
-            *(["samples", "columns"] if with_columns else []),
-        ]
-        query = select(*(leaves.c[name] for name in names)).where(where)
-        return [_leaf(row._asdict()) for row in self.connection.execute(query)]
+    def _execute(self, query: Executable, **parameters: int) -> CursorResult[Any]:
+        return self.connection.execute(query, {"of_tenant": self.tenant, "of_asset": self.asset} | parameters)
+
+
+_RECORD: Final = ("tenant", "node", "epoch", "seq", "digest")
+_PLACE: Final = ("id", "level_ms", "rolled_ms", "first_ms", "last_ms", "samples")
+_BLOCKS: Final = (
+    select(*(blocks.c[name] for name in ("first_ms", "last_ms", "columns", *_RECORD)))
+    .where(blocks.c.tenant == TENANT, blocks.c.asset == ASSET)
+    .order_by(blocks.c.last_ms)
+    .limit(bindparam("most_rows", type_=Integer))
+)
+
+
+@cache
+def _touched(level_ms: int, rolled_ms: tuple[int, ...] | None = None, *, with_columns: bool = True) -> Select[Any]:
+    names = (*_PLACE, "columns") if with_columns else _PLACE
+    where = (of_level(level_ms, rolled_ms), overlapping(leaves))
+    return select(*(leaves.c[name] for name in names)).where(*where).order_by(leaves.c.first_ms)
+
+
+@cache
+def _before(level_ms: int) -> CompoundSelect[Any]:
+    """State by state, so that an index has the latest of each."""
+    place = [leaves.c[name] for name in _PLACE]
+    each = (
+        select(*place)
+        .where(of_level(level_ms, (state,)), leaves.c.last_ms < FROM_MS)
+        .order_by(leaves.c.last_ms.desc())
+        .limit(literal_column(str(_LEAVES_BEFORE)))
+        for state in ROLLED_STATES
+    )
+    return union_all(*(select(latest.subquery()) for latest in each)).order_by(desc("first_ms"))
+
+
+@cache
+def _later(level_ms: int) -> Select[Any]:
+    return select(func.max(leaves.c.last_ms)).where(of_level(level_ms), leaves.c.last_ms > FROM_MS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Oldest:
+    """The blocks of an asset that are to be compacted next."""
+
+    records: Sequence[StoredRecord]
+    samples: Sequence[Columns]
+    touched: Sequence[Leaf]
+    """The leaves in their time."""
+    has_more: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +384,3 @@ def _leaf(row: Mapping[str, Any]) -> Leaf:
         columns=bytes(row.get("columns", b"")),
         stored_id=row["id"],
     )
-
-
-def _id(leaf: Leaf) -> int:
-    assert leaf.stored_id is not None
-    return leaf.stored_id

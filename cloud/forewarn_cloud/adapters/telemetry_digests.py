@@ -8,13 +8,15 @@ from itertools import groupby
 from typing import Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, select
 
 from forewarn_cloud.adapters.sql.schema import telemetry_digests as pages
 
 RECORDS_A_PAGE: Final = 1024
 _BITS_BYTES: Final = RECORDS_A_PAGE // 8
 _DIGEST_BYTES: Final = 16
+_NO_DIGESTS: Final = bytes(_BITS_BYTES)
 _PAGES_A_QUERY: Final = 100
 
 Lane = tuple[str, str, str]
@@ -32,17 +34,29 @@ def paged_digests(connection: Connection, lane: Lane, seqs: Collection[int]) -> 
     return {seq: found[seq] for seq in seqs if seq in found}
 
 
-def add_digests(connection: Connection, lane: Lane, digests: Mapping[int, bytes], *, now_ms: int) -> None:
-    """Page by page: read, joined, written anew."""
-    tenant, node, epoch = lane
-    for page, seqs in groupby(sorted(digests), lambda seq: seq // RECORDS_A_PAGE):
-        place = (_of(lane), pages.c.page == page)
-        stored = connection.execute(select(pages.c.digests).where(*place).with_for_update()).scalar()
-        known = {} if stored is None else dict(digests_of_page(page, bytes(stored)))
-        packed = _packed(page, known | {seq: digests[seq] for seq in seqs})
-        connection.execute(delete(pages).where(*place))
-        row = {"tenant": tenant, "node": node, "epoch": epoch, "page": page, "digests": packed, "updated_at": now_ms}
-        connection.execute(insert(pages).values(row))
+_KEY: Final = (pages.c.tenant, pages.c.node, pages.c.epoch, pages.c.page)
+_IS_IT: Final = and_(*(column == bindparam(column.name) for column in _KEY))
+_STORED: Final = select(pages.c.digests).where(_IS_IT).with_for_update()
+_REMOVE: Final = delete(pages).where(_IS_IT)
+"""Made once: to put a statement together takes several times as long as to run it."""
+
+
+def add_digests(connection: Connection, digests: Mapping[Lane, Mapping[int, bytes]], *, now_ms: int) -> None:
+    """Page by page: read, joined, written anew. The lanes, and the records of each, are in order."""
+    known, rows = list[dict[str, object]](), list[dict[str, object]]()
+    for lane, of_lane in digests.items():
+        for page, seqs in groupby(of_lane, lambda seq: seq // RECORDS_A_PAGE):
+            key = dict(zip((column.name for column in _KEY), (*lane, page), strict=True))
+            stored = connection.execute(_STORED, key).scalar()
+            added = {seq % RECORDS_A_PAGE: of_lane[seq] for seq in seqs}
+            if stored is not None:
+                known.append(key)
+            joined = _joined(_NO_DIGESTS if stored is None else bytes(stored), added)
+            rows.append(key | {"digests": joined, "updated_at": now_ms})
+    if known:
+        connection.execute(_REMOVE, known)
+    if rows:
+        connection.execute(insert(pages), rows)
 
 
 def _of(lane: Lane) -> ColumnElement[bool]:
@@ -50,15 +64,24 @@ def _of(lane: Lane) -> ColumnElement[bool]:
     return (pages.c.tenant == tenant) & (pages.c.node == node) & (pages.c.epoch == epoch)
 
 
-def _packed(page: int, digests: Mapping[int, bytes]) -> bytes:
-    is_there = np.zeros(RECORDS_A_PAGE, dtype=np.uint8)
-    seqs = sorted(digests)
-    is_there[[seq - page * RECORDS_A_PAGE for seq in seqs]] = 1
-    return np.packbits(is_there).tobytes() + b"".join(digests[seq] for seq in seqs)
+def _joined(packed: bytes, added: Mapping[int, bytes]) -> bytes:
+    """A page with more digests, by their place in it."""
+    is_there, known = _unpacked(packed)
+    digests = np.zeros((RECORDS_A_PAGE, _DIGEST_BYTES), dtype=np.uint8)
+    digests[is_there] = known
+    places = list(added)
+    digests[places] = np.frombuffer(b"".join(added.values()), np.uint8).reshape(-1, _DIGEST_BYTES)
+    is_there[places] = True
+    return np.packbits(is_there).tobytes() + digests[is_there].tobytes()
 
 
 def digests_of_page(page: int, packed: bytes) -> Iterator[tuple[int, bytes]]:
-    bits = np.unpackbits(np.frombuffer(packed[:_BITS_BYTES], np.uint8))
-    for place, offset in enumerate(np.flatnonzero(bits).tolist()):
-        start = _BITS_BYTES + place * _DIGEST_BYTES
-        yield page * RECORDS_A_PAGE + offset, packed[start : start + _DIGEST_BYTES]
+    is_there, digests = _unpacked(packed)
+    for offset, digest in zip(np.flatnonzero(is_there).tolist(), digests, strict=True):
+        yield page * RECORDS_A_PAGE + offset, digest.tobytes()
+
+
+def _unpacked(packed: bytes) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Which records are there (RECORDS_A_PAGE,), and the digest (16,) of each of those."""
+    is_there = np.unpackbits(np.frombuffer(packed, np.uint8, _BITS_BYTES)).astype(bool)
+    return is_there, np.frombuffer(packed, np.uint8, offset=_BITS_BYTES).reshape(-1, _DIGEST_BYTES)

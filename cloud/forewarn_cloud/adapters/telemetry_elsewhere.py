@@ -99,12 +99,13 @@ class ElsewhereUpkeep:
     def _forget(self, lane: Lane, seq: int, now_ms: int) -> bool:
         tenant, node, epoch = lane
         of_lane = (blocks.c.tenant == tenant) & (blocks.c.node == node) & (blocks.c.epoch == epoch)
-        query = select(blocks).where(of_lane, blocks.c.seq <= seq).order_by(blocks.c.seq).limit(_ROWS_A_STEP)
+        record = (blocks.c.tenant, blocks.c.node, blocks.c.epoch, blocks.c.seq, blocks.c.digest)
+        query = select(*record).where(of_lane, blocks.c.seq <= seq).order_by(blocks.c.seq).limit(_ROWS_A_STEP)
 
         def once() -> bool:
             with writing(self.engine) as connection:
                 rows = connection.execute(query).all()
-                remove_blocks(connection, tenant, rows, now_ms=now_ms)
+                remove_blocks(connection, list(map(tuple, rows)), now_ms=now_ms)
                 return bool(rows)
 
         return retrying(once)

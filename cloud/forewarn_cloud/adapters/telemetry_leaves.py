@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
-    BindParameter,
     ColumnElement,
     CompoundSelect,
     Connection,
     Row,
     Select,
     String,
+    Table,
     and_,
     bindparam,
     literal,
+    literal_column,
     select,
     union_all,
 )
@@ -38,8 +39,6 @@ NOT_ROLLED: Final = 0
 ROLLED_STATES: Final = (NOT_ROLLED, *LEVELS_MS)
 BLOCK: Final = -1
 """What a row of `telemetry_blocks` has for a level where it is read together with leaves."""
-Text = str | BindParameter[str]
-Instant = int | BindParameter[int]
 Kind = tuple[int, tuple[int, ...]]
 """A level, and the states of its leaves."""
 VALUES_A_LEAF: Final = 65_536
@@ -74,23 +73,28 @@ def capacity(signals: int) -> int:
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def placed(
-    tenant: Text,
-    asset: Text,
-    level_ms: int,
-    rolled_ms: Collection[int],
-    from_ms: Instant,
-    to_ms: Instant,
-) -> ColumnElement[bool]:
-    """Leaves of a level that overlap a range; with all states named an index finds them."""
+TENANT: Final = bindparam("of_tenant", type_=String)
+ASSET: Final = bindparam("of_asset", type_=String)
+FROM_MS: Final = bindparam("from_ms", type_=BigInteger)
+TO_MS: Final = bindparam("to_ms", type_=BigInteger)
+"""For statements that are made once: to put one together takes several times as long as to run it."""
+
+
+def of_level(level_ms: int, rolled_ms: Iterable[int] | None = None) -> ColumnElement[bool]:
+    """Leaves of ASSET, in these or all states: with the states named an index finds those of a time."""
+    if rolled_ms is None:
+        rolled_ms = ROLLED_STATES if level_ms == SAMPLES else (NOT_ROLLED,)
     return and_(
-        leaves.c.tenant == tenant,
-        leaves.c.asset == asset,
-        leaves.c.level_ms == level_ms,
-        leaves.c.rolled_ms.in_(rolled_ms),
-        leaves.c.last_ms >= from_ms,
-        leaves.c.first_ms <= to_ms,
+        leaves.c.tenant == TENANT,
+        leaves.c.asset == ASSET,
+        leaves.c.level_ms == literal_column(str(level_ms)),
+        leaves.c.rolled_ms.in_([literal_column(str(state)) for state in rolled_ms]),
     )
+
+
+def overlapping(table: Table) -> ColumnElement[bool]:
+    """Rows that have a part of the time from FROM_MS to TO_MS."""
+    return (table.c.last_ms >= FROM_MS) & (table.c.first_ms <= TO_MS)
 
 
 def stored_parts(
@@ -106,15 +110,14 @@ def stored_parts(
 
 @cache
 def _parts(kinds: tuple[Kind, ...]) -> CompoundSelect[Any]:
-    """Made once for each of the few combinations: to put it together takes as long as to run it."""
-    tenant, asset = bindparam("of_tenant", type_=String), bindparam("of_asset", type_=String)
-    from_ms, to_ms = bindparam("from_ms", type_=BigInteger), bindparam("to_ms", type_=BigInteger)
-    in_range = (blocks.c.last_ms >= from_ms, blocks.c.first_ms <= to_ms)
     of_asset = select(literal(BLOCK).label("level_ms"), blocks.c.columns)
-    parts: list[Select[Any]] = [of_asset.where(blocks.c.tenant == tenant, blocks.c.asset == asset, *in_range)]
-    for level_ms, rolled_ms in kinds:
-        where = placed(tenant, asset, level_ms, rolled_ms, from_ms, to_ms)
-        parts.append(select(leaves.c.level_ms, leaves.c.columns).where(where))
+    parts: list[Select[Any]] = [
+        of_asset.where(blocks.c.tenant == TENANT, blocks.c.asset == ASSET, overlapping(blocks)),
+        *(
+            select(leaves.c.level_ms, leaves.c.columns).where(of_level(level_ms, rolled_ms), overlapping(leaves))
+            for level_ms, rolled_ms in kinds
+        ),
+    ]
     return union_all(*parts)
 
 

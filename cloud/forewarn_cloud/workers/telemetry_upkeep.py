@@ -15,7 +15,7 @@ SHARE: Final = 0.25
 """Of one processor, at most, while there is work: the rest belongs to ingest, which runs in the same process."""
 
 Step = Callable[[int], bool]
-"""`step(now_ms)` does a little and says whether there was anything to do; it may raise ServiceError."""
+"""`step(now_ms)` does a little and says whether there may be more to do; it may raise ServiceError."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class TelemetryUpkeep:
         """Work until `stopping` is set. For a thread of its own."""
         while not stopping.is_set():
             began = time.monotonic()
-            worked = [self._tried(name, step) for name, step in self.steps.items()]
+            has_more = [self._tried(name, step) for name, step in self.steps.items()]
             busy_seconds = time.monotonic() - began
-            stopping.wait(busy_seconds * (1 / SHARE - 1) if any(worked) else POLL_SECONDS)
+            stopping.wait(busy_seconds * (1 / SHARE - 1) if any(has_more) else POLL_SECONDS)
 
     def _tried(self, name: str, step: Step) -> bool:
         try:

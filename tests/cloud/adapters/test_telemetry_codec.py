@@ -46,6 +46,24 @@ def test_columns_round_trip_to_the_last_bit(
         assert found[name].tobytes() == column.tobytes()
 
 
+def test_long_columns_of_every_kind_round_trip_side_by_side() -> None:
+    rng, samples = np.random.default_rng(2), 4096
+    rough = rng.normal(size=samples).astype(np.float32)
+    signals = {
+        "whole": rng.integers(-9, 9, samples).astype(np.float32),
+        "rough": rough,
+        "same": np.full(samples, 7.5, np.float32),
+        "decimal": rough.round(3),
+        "some": np.where(rough > 0, rough.round(1), np.float32("nan")),
+        "none": np.full(samples, np.nan, np.float32),
+        "huge": rough * np.float32(1e30),
+    }
+    found = decode_columns(pack_columns(np.arange(samples, dtype=np.int64), signals))[1]
+    assert list(found) == list(signals)
+    for name, column in signals.items():
+        assert found[name].tobytes() == column.tobytes(), name
+
+
 @given(arrays.arrays(np.int64, st.integers(1, 30)))
 def test_any_times_are_packed_exactly(t_ms: NDArray[np.int64]) -> None:
     np.testing.assert_array_equal(decode_columns(pack_columns(t_ms, {}))[0], t_ms)
@@ -70,8 +88,12 @@ def test_many_records_are_decoded_as_one_by_one() -> None:
     ]
     records.append(encode_columns(np.array([7, 8], np.int64), {"flow": np.array([1, 2], np.float32)}))
     records.append(pack_columns(np.array([9], np.int64), {"head": np.array([5], np.float32)}))
+    as_long = {"a": np.array([4], np.float32), "b": np.array([6], np.float32)}  # as one signal of seven letters
+    records.append(encode_columns(np.array([4], np.int64), {"letters": np.array([4], np.float32)}))
+    records.append(encode_columns(np.array([5], np.int64), as_long))
+    assert len(records[-1]) == len(records[-2])
     alone, together = merge([decode_columns(one) for one in records]), merge(decode_all(records))
-    assert together[0].tolist() == alone[0].tolist() == [1, 2, 3, 7, 8, 9]
+    assert together[0].tolist() == alone[0].tolist() == [1, 2, 3, 4, 5, 7, 8, 9]
     for name, column in alone[1].items():
         np.testing.assert_array_equal(together[1][name], column)
     assert {name for _, found in decode_all(records, ["head"]) for name in found} == {"head"}

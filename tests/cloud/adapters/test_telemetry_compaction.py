@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 
 from forewarn_cloud.adapters import telemetry_compaction, telemetry_leaves
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, reading, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.telemetry_codec import decode_columns
-from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
+from forewarn_cloud.adapters.telemetry_compaction import ROWS_WORTH_A_STEP, SqlCompaction
 from forewarn_cloud.adapters.telemetry_retention import DIGEST_DAYS, SqlRetention
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.series import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Buckets, Columns, combine, merge, summarise
@@ -127,7 +127,7 @@ def test_records_are_known_after_compaction(engine: Engine) -> None:
 
 
 def test_only_assets_with_enough_to_do_are_compacted(engine: Engine) -> None:
-    append(engine, *(record([at], "busy", flow=[1]) for at in range(64)))
+    append(engine, *(record([at], "busy", flow=[1]) for at in range(ROWS_WORTH_A_STEP)))
     append(engine, record([0], "quiet", flow=[1]), record([-2 * HOUR_MS], "late", flow=[1]))
     compaction = SqlCompaction(engine=engine)
     while compaction.step(T0 + 1000):
@@ -135,6 +135,41 @@ def test_only_assets_with_enough_to_do_are_compacted(engine: Engine) -> None:
     with reading(engine) as connection:
         left = connection.execute(select(schema.telemetry_blocks.c.asset)).scalars().all()
     assert left == ["quiet"]
+
+
+def test_a_step_takes_several_assets_until_it_has_enough_for_a_transaction(engine: Engine) -> None:
+    for asset in range(10):
+        append(engine, *(record([at], f"pump-{asset}", flow=[at]) for at in range(100)))
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
+    assert compaction.step(T0)
+    assert block_count(engine) == 400, "512 rows or a few more"
+    assert not compaction.step(T0)
+    assert block_count(engine) == 0
+    for asset in range(10):
+        assert samples_of(engine, f"pump-{asset}")[1]["flow"].tolist() == list(range(100))
+
+
+def test_an_asset_with_more_than_a_step_takes_is_done_in_turn_with_others(engine: Engine) -> None:
+    for asset in ("b-busy", "c-busy"):
+        append(engine, *(record([at], asset, flow=[at]) for at in range(700)))
+    append(engine, record([0], "a-quiet", flow=[1]))
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
+    left = list[int]()
+    while compaction.step(T0):
+        left.append(block_count(engine))
+    assert left == [1401 - 512, 1401 - 2 * 512]
+    assert block_count(engine) == 0
+
+
+def test_records_of_other_assets_between_those_that_are_compacted_stay(engine: Engine) -> None:
+    both = [record([at], "busy" if at % 2 else "quiet", flow=[at]) for at in range(10)]
+    append(engine, *both)
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=6)
+    append(engine, record([10], "busy", flow=[10]))
+    assert not compaction.step(T0)
+    assert block_count(engine) == 5
+    assert samples_of(engine, "quiet")[1]["flow"].tolist() == [0, 2, 4, 6, 8]
+    assert samples_of(engine, "busy")[1]["flow"].tolist() == [1, 3, 5, 7, 9, 10]
 
 
 def test_what_grows_at_the_end_is_seldom_written_again(engine: Engine) -> None:
@@ -259,12 +294,40 @@ def test_a_crash_in_the_middle_of_a_step_leaves_everything_as_it_was(
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(telemetry_compaction, "_remove", crash)  # after the blocks are removed
+    monkeypatch.setattr(telemetry_compaction, "_remove_leaves", crash)  # after the blocks are removed
     with pytest.raises(KeyboardInterrupt):
         compact(engine)
     monkeypatch.undo()
     assert (block_count(engine), leaf_count(engine)) == (100, 0)
     compact(engine)
+    same(samples_of(engine), before)
+
+
+@pytest.mark.parametrize("gone", ["block", "leaf"])
+def test_a_plan_is_dropped_whole_when_something_of_it_is_gone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    append(engine, *(record([at], flow=[at]) for at in range(100)))
+    compact(engine)
+    append(engine, *(record([at], flow=[at]) for at in range(100, 200)))
+    before = samples_of(engine)
+    table = schema.telemetry_blocks if gone == "block" else schema.telemetry_leaves
+    column = table.c.seq if gone == "block" else table.c.id
+    plans, carry_out = list[object](), telemetry_compaction._carry_out
+
+    def without_one(connection: Connection, plan: Sequence[telemetry_compaction._Plan], now_ms: int) -> None:
+        plans.append(plan)
+        if len(plans) == 1:
+            connection.execute(delete(table).where(column == select(func.max(column)).scalar_subquery()))
+        carry_out(connection, plan, now_ms)
+
+    monkeypatch.setattr(telemetry_compaction, "_carry_out", without_one)
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
+    compaction.step(T0)  # its transaction fails, and with it what it deleted
+    assert (len(plans), block_count(engine), leaf_count(engine)) == (2, 100, 1)
+    same(samples_of(engine), before)
+    compaction.step(T0)
+    assert (block_count(engine), leaf_count(engine)) == (0, 1)
     same(samples_of(engine), before)
 
 
