@@ -60,6 +60,11 @@ chaos: $(READY)         ## 8 minutes of kills and broken links, then a compariso
 chaos-reconnect: $(READY) ## a thousand agents come back after the broker was away
 	FOREWARN_RECONNECTING_CLIENTS=1000 $(BIN)/python -m pytest -s tests/faults/test_chaos_reconnect.py $(ARGS)
 
+.PHONY: outages
+outages: $(READY)       ## a database away for a minute, a link that flaps for five: faults 24 and 11 at full length
+	FOREWARN_FULL_LENGTH=1 $(BIN)/python -m pytest tests/faults/test_cloud_database.py tests/faults/test_uplink_link.py \
+		-k "fault_24 or fault_11" --timeout 1200 $(ARGS)
+
 state-machine: $(READY) ## many more fates of messages than `make test` tries, each compared with plain delivery (minutes)
 	FOREWARN_STATE_MACHINE_EXAMPLES=2000 FOREWARN_STATE_MACHINE_STEPS=40 \
 		$(BIN)/python -m pytest tests/faults/test_ingest_state_machine.py --timeout 7200 $(ARGS)

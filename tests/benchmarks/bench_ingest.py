@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from forewarn_models import wire
-from tests.benchmarks import catch_up, many_nodes, mqtt_bytes
+from tests.benchmarks import catch_up, many_nodes, mqtt_bytes, poisoned_batch
 from tests.benchmarks.cloud_process import TENANT, Cloud, listening, running_cloud, victoria_metrics
 
 BENCH_STORES = Path(__file__).with_name("bench_stores.py")
@@ -130,6 +130,12 @@ def caught_up(options: Options) -> Figures:
     return found | {"as_single_samples": single}
 
 
+def poison(options: Options) -> Figures:
+    """Seconds until all other messages of a full batch are acknowledged, when it has none, one and twenty that cannot
+    be stored."""
+    return {f"of_{nodes}_nodes": poisoned_batch.measure(nodes, options.runs) for nodes in (100, 1000)}
+
+
 def disk(options: Options) -> Figures:
     """Bytes a signal value of real data, once compacted."""
     return of_the_stores("disk", "bytes_per_value_fd001", options)
@@ -154,6 +160,7 @@ ROWS: dict[str, Callable[[Options], Figures]] = {
     "blocks": blocks,
     "nodes": nodes,
     "catch_up": caught_up,
+    "poison": poison,
     "disk": disk,
     "last_day": last_day,
 }

@@ -4,6 +4,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.bulk import has_key, insert_many
-from forewarn_cloud.adapters.sql.engine import is_unique_violation, retrying, writing
+from forewarn_cloud.adapters.sql.engine import is_unique_violation, rehearsing, retrying, writing
 from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.repositories import SqlRecords
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
@@ -57,7 +58,7 @@ Telemetry = Callable[[Connection], TelemetryStore]
 """In the transaction of a connection."""
 QUARANTINE_ROWS: Final = 10_000
 """Kept for each tenant; beyond that the oldest go."""
-UNIQUE_TRIES: Final = 4
+UNIQUE_TRIES: Final = 2
 _KEYS_A_QUERY: Final = 500
 
 
@@ -187,6 +188,15 @@ class SqlLedgerTransaction:
         if resends:
             self.connection.execute(self._upsert(schema.commands).on_conflict_do_nothing(), resends)
         self._note_declared(changes)
+
+    def rehearsal(self) -> Callable[[Changes], None]:
+        undone = rehearsing(self.connection)
+
+        def rehearse(changes: Changes) -> None:
+            with undone():
+                SqlLedgerTransaction(self.connection, self.quarantine_rows, self.telemetry).write(changes)
+
+        return rehearse
 
     # --- what is replayed -------------------------------------------------------------------------------------------
 
@@ -324,41 +334,48 @@ class SqlLedgerTransaction:
     def _write_lanes(self, changes: Changes) -> None:
         if not changes.lanes:
             return
-        table, statement = schema.lane_progress, self._upsert(schema.lane_progress)
-        new = statement.excluded
-        added = statement.on_conflict_do_update(
-            index_elements=list(_LANE),
-            set_={
-                "contiguous_seq": new.contiguous_seq,
-                "ahead": new.ahead,
-                "records_stored": table.c.records_stored + new.records_stored,
-                "records_quarantined": table.c.records_quarantined + new.records_quarantined,
-                "updated_at": new.updated_at,
-                "hole_since": case(
-                    (new.hole_since.is_(None), None),
-                    (
-                        table.c.contiguous_seq == new.contiguous_seq,
-                        func.coalesce(table.c.hole_since, new.hole_since),
-                    ),
-                    else_=new.hole_since,
-                ),
-            },
-        )
         rows = [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
-        insert_many(self.connection, added, rows)
+        insert_many(self.connection, _add_to_lanes(self.connection.dialect.name), rows)
 
     def _insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
             self.connection.execute(insert(table), rows)
 
     def _upsert(self, table: Table) -> Any:
-        """An insert that can say what to do where the row exists; both databases have it, SQLAlchemy's core has not."""
-        dialect = {"sqlite": sqlite, "postgresql": postgresql}[self.connection.dialect.name]
-        statement: Insert = dialect.insert(table)
-        return statement
+        return _upsert(self.connection.dialect.name, table)
 
 
 _LANE: Final = ("tenant", "node", "lane", "epoch")
+
+
+def _upsert(dialect: str, table: Table) -> Any:
+    """An insert that can say what to do where the row exists; both databases have it, SQLAlchemy's core has not."""
+    return {"sqlite": sqlite, "postgresql": postgresql}[dialect].insert(table)
+
+
+@cache
+def _add_to_lanes(dialect: str) -> Insert:
+    table, statement = schema.lane_progress, _upsert(dialect, schema.lane_progress)
+    new = statement.excluded
+    added: Insert = statement.on_conflict_do_update(
+        index_elements=list(_LANE),
+        set_={
+            "contiguous_seq": new.contiguous_seq,
+            "ahead": new.ahead,
+            "records_stored": table.c.records_stored + new.records_stored,
+            "records_quarantined": table.c.records_quarantined + new.records_quarantined,
+            "updated_at": new.updated_at,
+            "hole_since": case(
+                (new.hole_since.is_(None), None),
+                (
+                    table.c.contiguous_seq == new.contiguous_seq,
+                    func.coalesce(table.c.hole_since, new.hole_since),
+                ),
+                else_=new.hole_since,
+            ),
+        },
+    )
+    return added
 
 
 def _trouble_note(tenant: str, node: str, trouble: Trouble, at: int) -> AuditNote:

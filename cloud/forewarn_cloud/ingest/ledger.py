@@ -165,6 +165,13 @@ class LedgerTransaction(Protocol):
 
     def write(self, changes: Changes) -> None: ...
 
+    def rehearsal(self) -> Callable[[Changes], None]:
+        """What writes and undoes that again, in this transaction, which must write nothing else meanwhile.
+
+        It raises Unavailable where the transaction cannot go on, and else what writing would raise.
+        """
+        ...
+
 
 class Ledger(Protocol):
     """How ingest reaches the database."""

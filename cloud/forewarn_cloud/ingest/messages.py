@@ -9,6 +9,8 @@ from forewarn_models import wire
 
 NodeKey = tuple[str, str]
 """(tenant, node)."""
+Sender = tuple[str, str]
+"""The tenant and node that a topic names, enrolled or not."""
 AssetKey = tuple[str, str]
 """(tenant, asset)."""
 LaneKey = tuple[str, str, wire.Lane, str]
@@ -63,8 +65,8 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 Incoming = LaneMessage | ControlMessage | Unreadable
 
 
-def sender_of(topic: str) -> tuple[str, str]:
-    """The tenant and node that a topic names; of one that names none, nobody."""
+def sender_of(topic: str) -> Sender:
+    """Of a topic that names none: nobody."""
     levels = topic.split("/", 4)
     return (levels[2], levels[3]) if len(levels) == 5 else ("", "")
 

@@ -1,6 +1,7 @@
 """One batch, one transaction, then the acknowledgements. The only thread that commits what nodes send."""
 
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -30,7 +31,8 @@ from forewarn_cloud.ingest.messages import (
 )
 from forewarn_cloud.ingest.progress import Progress
 from forewarn_cloud.ingest.quota import Quota
-from forewarn_cloud.ingest.suspects import SEARCH_SECONDS, Suspects, by_sender, halves
+from forewarn_cloud.ingest.search import find_failing
+from forewarn_cloud.ingest.suspects import SEARCH_SECONDS, Suspects, by_sender, halves, parts_to_blame
 from forewarn_models import wire
 
 T = TypeVar("T")
@@ -93,7 +95,6 @@ class Writer:
     _given_up: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RECORDS_GIVEN_UP_AN_HOUR))
     """When records were last given up."""
     _late_acks: dict[LaneKey, tuple[float, wire.Ack]] = field(default_factory=dict)
-    _latest_error: Exception = field(default_factory=Exception)
     _began: float | None = None
     _records_per_s: float = 0.0
     _held: list[tuple[float, Delivery]] = field(default_factory=list)
@@ -102,13 +103,13 @@ class Writer:
 
     def run(self) -> None:
         while True:
-            batch = self.handover.take(wait_seconds=0.2, fill_seconds=FILL_SECONDS)
+            batch = self.handover.take(wait_seconds=0.0 if self._suspects else 0.2, fill_seconds=FILL_SECONDS)
             self._began = time.monotonic() if batch else None
             others = self._suspects.sift(batch)
             if others:
                 self._commit(others, last_chance=len(self._held) >= MAX_HELD)
             self._commit_held()
-            self._suspects.try_some(self._try_apart, self._give_up)
+            self._try_suspects()
             self._tell_failed()
             self._send_late_acks()
             self._began = None
@@ -137,75 +138,146 @@ class Writer:
             self._held = [(until, delivery) for until, delivery in self._held if until > now]
             self._commit(due, last_chance=True)
 
-    def _commit(self, batch: Sequence[Delivery], *, last_chance: bool, until: float | None = None) -> None:
-        """Commit the batch; if that cannot be because of what is in it, by halves, to find the nodes to blame."""
-        until = until or time.monotonic() + SEARCH_SECONDS
+    def _commit(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
+        """Commit the batch; if that cannot be because of what is in it, all but the part that is to blame."""
         try:
             self._commit_whole(batch, last_chance=last_chance)
         except Unavailable:
             return  # only when stopping: unacknowledged, so it comes again
         except Exception as error:  # noqa: BLE001 - a poison message must not stop the others
-            if len(by_sender(batch)) == 1 or time.monotonic() > until:
-                _log.error("%d messages could not be stored and are set apart", len(batch), exc_info=error)
-                self._suspects.set_apart(batch)
-                return
-            for half in halves(batch):
-                self._commit(half, last_chance=last_chance, until=until)
+            _log.error("%d messages could not be stored together", len(batch), exc_info=error)
+            self._commit_others(batch, last_chance=last_chance)
 
-    def _try_apart(self, batch: Sequence[Delivery]) -> bool:
-        """Whether the batch is done with."""
+    def _commit_others(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
+        """Commit, of a batch that fails, what is not to blame. The rest is set apart, in smaller parts."""
+        if len(batch) == 1:
+            self._suspects.set_apart([batch])
+            return
+        apart, others = list[Sequence[Delivery]](), batch
         try:
-            self._commit_whole(batch, last_chance=True)
+            apart += self._find_blamed(batch, last_chance=last_chance)
+            others = _without(batch, apart)
+            if others:
+                self._commit_whole(others, last_chance=last_chance)
         except Unavailable:
-            return True
-        except Exception as error:  # noqa: BLE001 - told when it is known which message it is
-            self._latest_error = error
-            return False
-        return True
+            return
+        except Exception as error:  # noqa: BLE001 - what fails at the commit, or ends the transaction, is to be halved
+            _log.error("it could not be found out within one transaction", exc_info=error)
+            apart += halves(others)
+        self._suspects.set_apart(apart)
 
-    def _give_up(self, delivery: Delivery) -> None:
+    def _find_blamed(self, batch: Sequence[Delivery], *, last_chance: bool) -> list[Sequence[Delivery]]:
+        """By node, or in halves where there was no time to tell them apart."""
+        at = self.clock.now_ms()
+        read = {id(delivery): _read(delivery, at) for delivery in batch}
+
+        def messages(parts: Sequence[Sequence[Delivery]]) -> list[Incoming]:
+            return [found for part in parts for delivery in part if (found := read[id(delivery)]) is not None]
+
+        parts = parts_to_blame(batch)
+        failing, unclear = self._find_failing(parts, messages, last_chance=last_chance, seconds=SEARCH_SECONDS)
+        rest = [delivery for part in unclear for delivery in part]
+        return [*(part for part, _ in failing), *(halves(rest) if rest else ())]
+
+    def _find_failing(
+        self,
+        things: Sequence[T],
+        messages: Callable[[Sequence[T]], list[Incoming]],
+        *,
+        last_chance: bool,
+        seconds: float = math.inf,
+    ) -> tuple[list[tuple[T, Exception]], list[T]]:
+        """As `find_failing`, by storing their messages. All of that is undone again."""
+        at = self.clock.now_ms()
+
+        def work(ledger: LedgerTransaction) -> tuple[list[tuple[T, Exception]], list[T]]:
+            _, facts = self._with_facts(ledger, messages(things))
+            rehearse = ledger.rehearsal()
+
+            def try_out(some: Sequence[T]) -> None:
+                batch = self._with_births(messages(some), facts.nodes)
+                rehearse(judge(batch, facts, tenant=self.tenant, at=at, last_chance=last_chance).changes)
+
+            return find_failing(things, try_out, seconds=seconds)
+
+        return self._store(work)
+
+    def _try_suspects(self) -> None:
+        for batch in self._suspects.take_some():
+            if len(batch) == 1:
+                self._commit_alone(batch[0])
+            elif len(by_sender(batch)) == 1:
+                self._commit(batch, last_chance=True)
+            else:
+                self._commit_others(batch, last_chance=True)
+
+    def _commit_alone(self, delivery: Delivery) -> None:
+        try:
+            self._commit_whole([delivery], last_chance=True)
+        except Unavailable:
+            return
+        except Exception as error:  # noqa: BLE001 - told when it is known which record it is
+            self._suspects.suspect(delivery)
+            self._give_up(delivery, error)
+
+    def _give_up(self, delivery: Delivery, error: Exception) -> None:
         """A message that cannot be stored even alone: those of its records that can be are, the others are refused."""
         try:
             message = read_delivery(delivery, now_ms=self.clock.now_ms())
             if not isinstance(message, LaneMessage):
-                raise self._latest_error
-            self._store_records(message)
+                raise error
+            self._store_records(message, error)
         except Unavailable:
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this message's alone
-            self._set_aside(delivery, error)
+        except Exception as found:  # noqa: BLE001 - whatever it is, it is this message's alone
+            self._set_aside(delivery, found)
         else:
             self.broker.acknowledge([delivery])
 
-    def _store_records(self, message: LaneMessage) -> None:
-        """By halves down to the records at fault, which are quarantined and count as received.
+    def _store_records(self, message: LaneMessage, error: Exception) -> None:
+        """Those of a message that fails; the records at fault are quarantined and count as received.
 
         Raises:
             Exception: one can be neither stored nor refused, or too many were refused in this hour.
         """
+        records = message.message.records
+        failing = [(records[0], error)] if len(records) == 1 else self._find_failing_records(message)
+        if failing:
+            refused = {received.seq: self._refused(message, received, why) for received, why in failing}
+            kept = [refused.get(received.seq, received) for received in records]
+            self._commit_incoming([_with_records(message, kept)], self.clock.now_ms(), last_chance=True)
+        else:
+            for some in (records[: len(records) // 2], records[len(records) // 2 :]):
+                self._store_some(_with_records(message, some))
+
+    def _store_some(self, message: LaneMessage) -> None:
         try:
             self._commit_incoming([message], self.clock.now_ms(), last_chance=True)
         except Unavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - halved until it is known which record it is
-            records = message.message.records
-            if len(records) == 1:
-                self._refuse_record(message, error)
-                return
-            for some in (records[: len(records) // 2], records[len(records) // 2 :]):
-                self._store_records(_with_records(message, some))
+        except Exception as error:  # noqa: BLE001 - divided until it is known which record it is
+            self._store_records(message, error)
 
-    def _refuse_record(self, message: LaneMessage, error: Exception) -> None:
+    def _find_failing_records(self, message: LaneMessage) -> list[tuple[wire.Received, Exception]]:
+        """None if they cannot be told apart within one transaction."""
+        records = message.message.records
+        try:
+            failing, _ = self._find_failing(records, lambda some: [_with_records(message, some)], last_chance=True)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - then the message is halved
+            return []
+        return failing
+
+    def _refused(self, message: LaneMessage, received: wire.Received, error: Exception) -> wire.Received:
         now = time.monotonic()
         if len(self._given_up) == self._given_up.maxlen and now - self._given_up[0] < _HOUR_SECONDS:
             raise error
         self._given_up.append(now)
         self.set_aside += 1
-        (received,) = message.message.records
         _log.error("a record on %r could not be stored and is refused", message.delivery.topic, exc_info=error)
         refused = wire.Rejected(reason=_reason(error), body=body_of(received.record))
-        record = wire.Received(seq=received.seq, digest=received.digest, record=refused)
-        self._commit_incoming([_with_records(message, (record,))], self.clock.now_ms(), last_chance=True)
+        return wire.Received(seq=received.seq, digest=received.digest, record=refused)
 
     def _commit_whole(self, batch: Sequence[Delivery], *, last_chance: bool) -> None:
         at = self.clock.now_ms()
@@ -231,13 +303,20 @@ class Writer:
     def _judge_and_write(
         self, ledger: LedgerTransaction, incoming: Sequence[Incoming], at: int, last_chance: bool
     ) -> Judgement:
-        nodes = ledger.nodes({message.node for message in incoming if message.node is not None})
-        births = [birth for key, birth in self._births.items() if key in nodes and not nodes[key].deleted]
-        batch = [*births, *incoming]
-        facts = read_facts(ledger, batch, nodes=nodes, known_signals=self._known_signals)
+        batch, facts = self._with_facts(ledger, incoming)
         judgement = judge(batch, facts, tenant=self.tenant, at=at, last_chance=last_chance)
         ledger.write(judgement.changes)
         return judgement
+
+    def _with_facts(self, ledger: LedgerTransaction, incoming: Sequence[Incoming]) -> tuple[list[Incoming], Facts]:
+        nodes = ledger.nodes(_senders(incoming))
+        batch = self._with_births(incoming, nodes)
+        return batch, read_facts(ledger, batch, nodes=nodes, known_signals=self._known_signals)
+
+    def _with_births(self, incoming: Sequence[Incoming], nodes: dict[NodeKey, KnownNode]) -> list[Incoming]:
+        """With those of these senders that waited for an enrolment that has come."""
+        enrolled = {node for node in _senders(incoming) if node in nodes and not nodes[node].deleted}
+        return [*(birth for node, birth in self._births.items() if node in enrolled), *incoming]
 
     def _set_aside(self, delivery: Delivery, error: Exception) -> None:
         """A message that our own code cannot handle: kept with the error, to be looked into and replayed. What was in
@@ -369,8 +448,17 @@ def _read(delivery: Delivery, at: int) -> Incoming | None:
         return Unreadable(delivery=delivery, node=None, reason=f"could not be read: {type(error).__name__}")
 
 
-def _with_records(message: LaneMessage, records: tuple[wire.Received, ...]) -> LaneMessage:
-    some = msgspec.structs.replace(message.message, seq=records[0].seq, records=records)
+def _senders(incoming: Sequence[Incoming]) -> set[NodeKey]:
+    return {message.node for message in incoming if message.node is not None}
+
+
+def _without(batch: Sequence[Delivery], parts: Sequence[Sequence[Delivery]]) -> list[Delivery]:
+    left_out = {id(delivery) for part in parts for delivery in part}
+    return [delivery for delivery in batch if id(delivery) not in left_out]
+
+
+def _with_records(message: LaneMessage, records: Sequence[wire.Received]) -> LaneMessage:
+    some = msgspec.structs.replace(message.message, seq=records[0].seq, records=tuple(records))
     return msgspec.structs.replace(message, message=some)
 
 

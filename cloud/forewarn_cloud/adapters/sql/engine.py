@@ -9,7 +9,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -73,6 +73,42 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with translated(), engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
         yield connection
+
+
+def rehearsing(connection: Connection) -> Callable[[], AbstractContextManager[None]]:
+    """For blocks of which all that they write is undone, whether they succeed or fail, while the transaction goes on.
+
+    In them, a unique key that is taken raises IntegrityError, whoever took it.
+
+    Raises:
+        Unavailable: the transaction cannot go on; also Contended, where another one was faster.
+    """
+    with translated():
+        connection.exec_driver_sql("SAVEPOINT rehearsal")
+
+    @contextmanager
+    def undone() -> Iterator[None]:
+        try:
+            with translated():
+                yield
+        except Exception as error:
+            taken = error.__cause__ if is_unique_violation(error) else None
+            if isinstance(error, Unavailable) and taken is None:
+                raise
+            _return_to_savepoint(connection)
+            if taken is not None:
+                raise taken from None
+            raise
+        _return_to_savepoint(connection)
+
+    return undone
+
+
+def _return_to_savepoint(connection: Connection) -> None:
+    try:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT rehearsal")
+    except DBAPIError as error:
+        raise Unavailable(f"the transaction is lost: {error.orig}", is_outage=False) from error
 
 
 def retrying(work: Callable[[], T], *, seconds: float = RETRY_SECONDS) -> T:
