@@ -80,9 +80,9 @@ class DiagnosisModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def mode_probabilities(layout: Layout, significance: Floats, evident: Bools) -> Floats:
-    """(A, n, M) from `significance` (A, n, C), the residuals in standard deviations in health.
+    """(n, A, M) from `significance` (n, A, C), the residuals in standard deviations in health.
 
-    0 where not `evident` (A, n). What is missing to 1 is "none of these".
+    0 where not `evident` (n, A). What is missing to 1 is "none of these".
     """
     probability = np.zeros((*evident.shape, len(layout.symptoms)))
     if not len(layout.symptoms) or not evident.any():

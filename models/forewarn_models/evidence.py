@@ -16,11 +16,24 @@
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
-from forewarn_models.layout import MONTH_MS, Bools, Floats, Layout, Settings, put, row_sums, updated
+from forewarn_models.layout import (
+    EVERY_STEP,
+    MONTH_MS,
+    Bools,
+    Floats,
+    Layout,
+    Settings,
+    by_asset,
+    inverse_where_positive,
+    put,
+    row_sums,
+    updated,
+)
 from forewarn_models.reference import ReferenceState
 
 _CLIP: Final = 4.0
@@ -89,18 +102,20 @@ class EvidenceState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """Of one segment; asset-major."""
+    """Of one segment; time first."""
 
     offset: Floats
-    """(A, n, C) of the smoothed residual from its reference, in standard deviations of a single residual."""
+    """(n, A, C) of the smoothed residual from its reference, in standard deviations of a single residual."""
     significance: Floats
-    """(A, n, C) the same in standard deviations of such an offset in health."""
+    """(n, A, C) the same in standard deviations of such an offset in health."""
+    square: Floats
+    """(n, A, C) z^2. Its sum grows with the deviation where the distance only grows with its logarithm."""
+    term: Floats
+    """(n, A, C) the terms of T ..."""
+    total: Floats
+    """(n, A) ... and their sum."""
     distance: Floats
-    """(A, n)"""
-    magnitude: Floats
-    """(A, n) plain length of z: grows with the deviation where the distance only grows with its logarithm."""
-    share: Floats
-    """(A, n, C) contribution to the distance; sums to 1, or to 0 where the distance is 0."""
+    """(n, A)"""
 
 
 def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
@@ -125,62 +140,76 @@ def new_evidence_state(layout: Layout, assets: int) -> EvidenceState:
     )
 
 
+def standardised(state: EvidenceState, residual: Floats, doubt: Floats) -> Floats:
+    """(n, A, C) residuals, in units, over their standard deviation and the `doubt` (n, A) of their prediction, the
+    standard deviation of one relative to a familiar one; 0 where nothing is known."""
+    standard = residual * inverse_where_positive(state.deviation)
+    standard /= doubt[:, :, None]
+    return standard
+
+
 def accumulate(
     layout: Layout,
     state: EvidenceState,
     reference: ReferenceState,
-    residual: Floats,
-    usable: Bools,
-    doubt: Floats,
+    standard: Floats,
     gain: Floats,
-    void: Bools,
+    *,
+    unusable: Bools | None,
+    void: Bools | None,
 ) -> tuple[Evidence, EvidenceState]:
-    """Evidence of a segment: `residual` (A, n, C) in units, where `usable` (A, n, C); the others (A, n).
+    """Evidence of a segment: residuals `standard` (n, A, C) and their weight `gain` (n, A) in the exponential window: 0
+    where the sample does not count, so that the evidence stays.
 
-    `doubt` is the standard deviation of a prediction relative to a familiar one. `gain` is the weight of a sample in
-    the exponential window: 0 where the sample does not count, so that the evidence stays. Evidence of a signal that
-    cannot be used fades; where its sensor lies, `void` (A, n, C), it is gone at once.
+    Evidence of a signal that is `unusable` (n, A, C) fades; where its sensor lies, `void` (n, A, C), it is gone at
+    once; None where there is none.
     """
-    known = state.deviation > 0
-    per_unit = np.where(known, 1.0 / np.where(known, state.deviation, 1.0), 0.0)
-    level = reference.level[:, None]
-    standard = residual * per_unit[:, None]
-    standard /= doubt[:, :, None]
-    if not usable.all():
-        np.copyto(standard, level, where=~usable)
+    if unusable is not None:
+        standard = np.where(unusable, reference.level, standard)
     smoothed = _smooth(state.smoothed, standard, gain, void, reference.level)
-    offset = smoothed - level
-    significance = offset * reference.scale[:, None]
+    offset = smoothed - reference.level
+    significance = offset * reference.scale
     bad = np.clip(significance, layout.lowest_deviation, layout.highest_deviation) if layout.one_sided else significance
-    evidence = _evidence(np.matmul(bad, state.whitening), reference.freedom[:, None], offset, significance)
-    return evidence, updated(state, smoothed=smoothed[:, -1])
+    evidence = _evidence(by_asset(bad, state.whitening, EVERY_STEP), reference.freedom, offset, significance)
+    return evidence, updated(state, smoothed=smoothed[-1])
 
 
-def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools, level: Floats) -> Floats:
-    some_void = bool(void.any())
-    if not some_void and len(start) == 1:
-        smoothed = _smooth_unbounded(start, standard, gain)
-        before = np.concatenate([start[:, None], smoothed[:, :-1]], axis=1)
-        if (np.abs(standard - before) <= _CLIP).all():
-            return smoothed
+def _smooth(start: Floats, standard: Floats, gain: Floats, void: Bools | None, level: Floats) -> Floats:
+    if void is None and len(start) == 1:
+        smoothed = _smooth_unbounded(start, standard[:, 0], gain[:, 0])
+        before = np.concatenate([start, smoothed[:-1]])
+        if np.abs(standard[:, 0] - before).max(initial=0.0) <= _CLIP:
+            return smoothed[:, None]
     smoothed = np.empty_like(standard)
-    now = start
-    for i in range(standard.shape[1]):
-        step = np.minimum(np.maximum(standard[:, i] - now, -_CLIP), _CLIP)
-        now = now + gain[:, i, None] * step
-        if some_void:
-            now = np.where(void[:, i], level, now)
-        smoothed[:, i] = now
+    now, weight = start, gain[:, :, None]
+    for i, target in enumerate(standard):
+        step = target - now
+        np.maximum(step, -_CLIP, out=step)
+        np.minimum(step, _CLIP, out=step)
+        step *= weight[i]
+        now = np.add(now, step, out=smoothed[i])
+        if void is not None:
+            np.copyto(now, level, where=void[i])
     return smoothed
 
 
 def _smooth_unbounded(start: Floats, standard: Floats, gain: Floats) -> Floats:
-    """The same where no step is bounded, without a loop, which would cost more than all the rest for a single asset."""
-    kept = np.cumsum(np.log1p(-gain), axis=1)
-    since = np.minimum(kept[:, :, None] - kept[:, None], 0.0)
-    weight = np.exp(since) * np.tri(gain.shape[1]) * gain[:, None]
-    smoothed: Floats = np.exp(kept)[:, :, None] * start[:, None] + np.matmul(weight, standard)
+    """(n, C) the same of one asset where no step is bounded, without a loop, which would cost more than all the rest.
+
+    `start` (1, C), `standard` (n, C), `gain` (n,).
+    """
+    kept = np.log1p(-gain).cumsum()
+    weight = np.exp(np.minimum(kept[:, None] - kept, 0.0))
+    weight *= _lower_triangle(len(gain))
+    weight *= gain
+    smoothed: Floats = np.matmul(weight, standard)
+    smoothed += np.exp(kept)[:, None] * start
     return smoothed
+
+
+@lru_cache(maxsize=64)
+def _lower_triangle(n: int) -> Floats:
+    return np.tri(n)
 
 
 def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) -> Evidence:
@@ -193,13 +222,19 @@ def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) 
     terms *= _TOUCHED
     np.log1p(terms, out=terms)
     total = row_sums(terms)
-    single = np.log1p(np.expm1(np.minimum(total, _GREATEST_T)) / _TOUCHED)
+    single = np.minimum(total, _GREATEST_T)
+    np.expm1(single, out=single)
+    single /= _TOUCHED
+    np.log1p(single, out=single)
+    np.maximum(single, total, out=single)
+    single *= 2.0
     return Evidence(
         offset=offset,
         significance=significance,
-        distance=np.sqrt(2.0 * np.maximum(single, total)),
-        magnitude=np.sqrt(row_sums(square)),
-        share=np.divide(terms, np.where(total > 0, total, 1.0)[:, :, None], out=terms),
+        square=square,
+        term=terms,
+        total=total,
+        distance=np.sqrt(single, out=single),
     )
 
 
@@ -214,22 +249,22 @@ def collected(
 ) -> EvidenceState:
     """The state with a segment added to what is pending.
 
-    `residual` (A, n, C) counts where `usable` (A, n, C) in samples of familiar regimes, `counts` (A, n), of assets that
-    are `calibrating` (A,); `leverage` (A, n).
+    `residual` (n, A, C) counts where `usable` (n, A, C) in samples of familiar regimes, `counts` (n, A), of assets that
+    are `calibrating` (A,); `leverage` (n, A).
     """
-    maximum = np.where(counts, evidence.distance, 0.0).max(axis=1)
+    maximum = np.where(counts, evidence.distance, 0.0).max(axis=0)
     state = updated(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
     if not calibrating.any():
         return state
-    used = usable & (counts & calibrating[:, None])[:, :, None]
+    used = usable & (counts & calibrating)[:, :, None]
     deviation = np.where(state.samples > 2 * state.samples.shape[1], state.deviation, 0.0)
     error = residual / np.sqrt(1.0 + leverage)[:, :, None]
-    bound = np.where(deviation > 0, _LEARN_CLIP * deviation, np.inf)[:, None]
-    kept = np.where(used, np.clip(error, -bound, bound), 0.0)
+    bound = np.where(deviation > 0, _LEARN_CLIP * deviation, np.inf)
+    kept = np.where(used, np.clip(error, -bound, bound), 0.0).transpose(1, 0, 2)
     return updated(
         state,
         pending_products=state.pending_products + np.matmul(kept.transpose(0, 2, 1), kept),
-        pending_samples=state.pending_samples + used.sum(axis=1),
+        pending_samples=state.pending_samples + used.sum(axis=0),
     )
 
 
@@ -253,6 +288,9 @@ def learned(
     they bound the standard deviation of signals that hardly move from below.
     """
     state = _counted(state, healthy, alarmed, complete)
+    state = updated(state, pending_maximum=np.zeros(len(healthy)))
+    if not calibrating.any():
+        return _budgeted(layout, settings, state, interval_ms)
     keep = (healthy & calibrating)[:, None]
     state = updated(
         state,
@@ -260,7 +298,6 @@ def learned(
         samples=state.samples + keep * state.pending_samples,
         pending_products=np.zeros_like(state.pending_products),
         pending_samples=np.zeros_like(state.pending_samples),
-        pending_maximum=np.zeros_like(state.pending_maximum),
     )
     return _fitted(_budgeted(layout, settings, state, interval_ms), level, steadiness)
 

@@ -153,17 +153,17 @@ def new_path_state(assets: int, horizons: int, condition: int) -> PathState:
 
 
 def followed_path(model: FleetModel, layout: Layout, state: PathState, readings: Readings) -> tuple[Floats, PathState]:
-    """Path features of each sample of a segment, (A, n, F), and the state after it.
+    """Path features of each sample of a segment, (n, A, F), and the state after it.
 
     Readings that are missing or were taken while the machine did not run leave the averages as they are.
     """
     standard, usable = standardised(model, layout, readings)
-    sums = _sums(model, state, readings.step_ms, np.concatenate([standard, usable], axis=2))
-    started_ms = np.where(state.started_ms >= 0, state.started_ms, readings.t_ms[:, 0])
+    sums = _sums(model, state, readings.step_ms.T, np.concatenate([standard, usable], axis=2).transpose(1, 0, 2))
+    started_ms = np.where(state.started_ms >= 0, state.started_ms, readings.t_ms[0])
     signals = standard.shape[2]
     total, weight = sums[..., :signals], sums[..., signals:]
     after = PathState(total=total[:, :, -1], weight=weight[:, :, -1], started_ms=started_ms)
-    age_hours = np.maximum(readings.t_ms - started_ms[:, None], 0) / HOUR_MS
+    age_hours = np.maximum(readings.t_ms - started_ms, 0) / HOUR_MS
     return _features(model, total, weight, age_hours), after
 
 
@@ -180,16 +180,16 @@ def _sums(model: FleetModel, state: PathState, step_ms: Floats, added: Floats) -
 
 
 def _features(model: FleetModel, total: Floats, weight: Floats, age_hours: Floats) -> Floats:
-    """(A, n, F) from the sums (A, H + 1, n, C); 0, the mean of the fleet, where a signal was never read."""
+    """(n, A, F) from the sums (A, H + 1, n, C); 0, the mean of the fleet, where a signal was never read."""
     mean = total / np.maximum(weight, _LEAST_WEIGHT)
     average = np.where(weight > _LEAST_WEIGHT, mean, mean[:, -1:])
-    components = np.matmul(average, model.arrays.components).transpose(0, 2, 1, 3)
+    components = np.matmul(average, model.arrays.components).transpose(2, 0, 1, 3)
     flat = components.reshape(*age_hours.shape, -1)
     return np.concatenate([flat, age_hours[:, :, None]], axis=2)
 
 
 def standardised(model: FleetModel, layout: Layout, readings: Readings) -> tuple[Floats, Floats]:
-    """(A, n, C) deviations from what the fleet read in this regime, in standard deviations; and 1 where usable."""
+    """(n, A, C) deviations from what the fleet read in this regime, in standard deviations; and 1 where usable."""
     usable = usable_readings(layout, readings)
     design = regime_design(model.arrays, readings.values[:, :, layout.regime])
     spread = np.exp(np.matmul(design, model.arrays.log_spread))
@@ -199,7 +199,7 @@ def standardised(model: FleetModel, layout: Layout, readings: Readings) -> tuple
 
 
 def usable_readings(layout: Layout, readings: Readings) -> Bools:
-    """(A, n, C) good, of a machine that runs, in a regime that is known."""
+    """(n, A, C) good, of a machine that runs, in a regime that is known."""
     known = readings.settled & readings.good[:, :, layout.regime].all(axis=2)
     usable: Bools = readings.good[:, :, layout.condition] & known[:, :, None]
     return usable

@@ -7,10 +7,10 @@ is not learned at all, and blocks of any length give the same answer.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from functools import cached_property, reduce
-from typing import Final
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -23,14 +23,26 @@ from forewarn_models import regime as regimes
 from forewarn_models import relearning as relearnings
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
 from forewarn_models.asset_type import AssetType
-from forewarn_models.condition import Verdict
+from forewarn_models.condition import Leaps, Verdict
 from forewarn_models.diagnosis import mode_probabilities
 from forewarn_models.evidence import Evidence
 from forewarn_models.fleet_model import PathState, followed_path, predicted_life
 from forewarn_models.knowledge import FleetKnowledge, fingerprint
-from forewarn_models.layout import HOUR_MS, Bools, Floats, Ints, Layout, Settings, layout_of, row_sums, updated
+from forewarn_models.layout import (
+    HOUR_MS,
+    Bools,
+    Floats,
+    Ints,
+    Layout,
+    Settings,
+    during,
+    inverse_where_positive,
+    layout_of,
+    row_sums,
+    updated,
+)
 from forewarn_models.prognosis import failure_severity, followed, remaining_life
-from forewarn_models.readings import Readings, read
+from forewarn_models.readings import Readings, read, remembered
 from forewarn_models.regime import Prediction
 from forewarn_models.state import (
     LONG_AGO,
@@ -58,7 +70,8 @@ __all__ = [
     "set_clock_back",
 ]
 
-_A_FLEET: Final = 16
+_LOOK_AHEAD: Final = 4096
+"""Samples of all assets that are compared at once."""
 _LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
 _NEW_DUTY_WEIGHT: Final = 0.25
@@ -135,13 +148,15 @@ def assess(model: Model, state: State, block: Block) -> tuple[Assessment, State]
         ValueError: the shapes of the block do not fit each other, the state or the model.
     """
     _check_shapes(model, state, block)
-    t_ms = np.ascontiguousarray(block.t_ms.T)
-    values = np.ascontiguousarray(block.values.transpose(1, 0, 2), dtype=np.float64)
-    parts = []
-    for start, stop in _windows(state.step, len(block.t_ms), model.layout.window):
-        part, state = _assess_segment(model, state, t_ms[:, start:stop], values[:, start:stop])
-        parts.append(part)
-    return _joined(parts), state
+    t_ms, values = block.t_ms, np.ascontiguousarray(block.values, dtype=np.float64)
+    told = _nothing_told(model.layout, t_ms)
+    start, windows, most = 0, 1, max(_LOOK_AHEAD // (state.assets * model.layout.window), 1)
+    while start < len(t_ms):
+        ahead = slice(start, start + windows * model.layout.window - state.step)
+        done, state = _assess_windows(model, state, t_ms[ahead], values[ahead], during(told, ahead))
+        windows = min(2 * windows, most) if done == len(t_ms[ahead]) else 1
+        start += done
+    return told, state
 
 
 def _check_shapes(model: Model, state: State, block: Block) -> None:
@@ -154,333 +169,152 @@ def _check_shapes(model: Model, state: State, block: Block) -> None:
         raise ValueError("block: it holds no sample")
 
 
-def _windows(step: int, n: int, window: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < n:
-        stop = min(n, start + window - step)
-        yield start, stop
-        start, step = stop, 0
-
-
-def _joined(parts: list[Assessment]) -> Assessment:
-    """The segments, asset-major, as one assessment with time first."""
-    joined = {}
-    for column in fields(Assessment):
-        arrays = [getattr(part, column.name) for part in parts]
-        joined[column.name] = (arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)).swapaxes(0, 1)
-    return Assessment(**joined)
-
-
-# --- one segment: at most up to the end of a window -----------------------------------------------------------------
+# --- some windows at once: what their readings are compared with does not change as long as nothing new is learned ---
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Segment:
-    """What the stages found; (A, n) unless stated."""
+class _Compared:
+    """Readings beside what was learned of them; (n, A) unless stated."""
 
     readings: Readings
     prediction: Prediction
     readable: Bools
     """The machine runs settled, and the regime and something of its condition can be read."""
-    judged: Bools
-    """The sample can be compared with what was learned."""
-    good: Bools
-    """(A, n, C)"""
-    relative: Floats
-    """(A, n, C) condition readings relative to the level."""
     residual: Floats
-    """(A, n, C) 0 where unusable."""
-    suspect: Bools
-    """(A, n, C)"""
-    evidence: Evidence
+    """(n, A, C) 0 where unknown."""
+    filled: Floats
+    """(n, A, C) readings relative to the level; what was expected where they cannot be used."""
+    unknown: Bools | None
+    """(n, A, C) where nothing can be compared; None if there is no such place."""
+    unusable: Bools | None
+    """(n, A, C) the same and where a sensor is suspect."""
+    void: Bools | None
+    """(n, A, C) where a sensor lies."""
+    leaps: Leaps
+    strangeness: Floats
     doubt: Floats
-    verdict: Verdict
-    mode_probability: Floats
-    """(A, n, M)"""
-    fleet_rul_hours: Floats | None
-    """(A, n, 3) by the fleet model, if there is one."""
+    standard: Floats
+    """(n, A, C) the residual over its standard deviation and the doubt."""
+    gain: Floats
+
+    @property
+    def judged(self) -> Bools:
+        """The sample can be compared with what was learned."""
+        return self.prediction.known
 
 
-def _assess_segment(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[Assessment, State]:
-    segment, after = _scored(model, state, t_ms, values)
-    assessment = _assessment(model, state, segment)
-    after = _collected(model, state, after, segment)
-    if after.step == model.layout.window:
-        after = _learned(model, after, segment)
-    return assessment, after
+def _assess_windows(model: Model, state: State, t_ms: Ints, values: Floats, told: Assessment) -> tuple[int, State]:
+    """Write what the first samples say into `told`; how many they are, and the state after them.
 
-
-def _scored(model: Model, state: State, t_ms: Ints, values: Floats) -> tuple[_Segment, State]:
-    layout, maturity = model.layout, _maturity(model.settings, state.baseline)
-    learning = maturity == Maturity.LEARNING
-    readings, reading_state = read(
-        layout,
-        state.readings,
-        t_ms,
-        values,
-        learning=learning,
-        settling_ms=model.settings.settling_hours * HOUR_MS,
+    They end where something was learned by which the others have to be read anew.
+    """
+    layout, learning = model.layout, _maturity(model.settings, state.baseline) == Maturity.LEARNING
+    if learning.any() or not state.regime.levelled.all():
+        t_ms, values = t_ms[: layout.window - state.step], values[: layout.window - state.step]
+    readings = read(
+        layout, state.readings, t_ms, values, learning=learning, settling_ms=model.settings.settling_hours * HOUR_MS
     )
-    good = np.ascontiguousarray(readings.good[:, :, layout.condition_at])
-    readable = readings.settled & _all(readings.good[:, :, layout.regime_at]) & ~_all(~good)
+    readable = _readable(layout, readings)
+    state = _anchored(layout, state, readings, readable)
+    basis, windows = state, _windows(layout.window, state.step, len(t_ms))
+    compared = _compared(model, state, readings, readable, ~learning, windows)
+    for steps in windows:
+        state = _assess_segment(model, state, during(compared, steps), during(told, steps))
+        if not _stands(basis, state):
+            break
+    return steps.stop, state
+
+
+def _windows(window: int, step: int, n: int) -> list[slice]:
+    """n samples by the windows they fall into, of which `step` samples have been before."""
+    cuts = [0, *range(window - step, n, window), n]
+    return [slice(start, stop) for start, stop in pairwise(cuts)]
+
+
+def _stands(basis: State, state: State) -> bool:
+    """Whether nothing has changed that `_compared` rests on, but what goes on with the readings themselves."""
+    return (
+        state.regime is basis.regime
+        and state.evidence.deviation is basis.evidence.deviation
+        and state.baseline.log_interval is basis.baseline.log_interval
+    )
+
+
+def _readable(layout: Layout, readings: Readings) -> Bools:
+    if readings.good.all() and len(layout.condition):
+        return readings.settled
+    regime, condition = readings.good[:, :, layout.regime_at], readings.good[:, :, layout.condition_at]
+    readable: Bools = readings.settled & regime.all(axis=2) & condition.any(axis=2)
+    return readable
+
+
+def _anchored(layout: Layout, state: State, readings: Readings, readable: Bools) -> State:
     regime = regimes.anchored(layout, state.regime, readings.values, readings.good, readable)
-    prediction = regimes.predict(layout, regime, readings.values, readable)
-    relative = readings.values[:, :, layout.condition_at] - regime.level[:, None]
-    usable = good & prediction.known[:, :, None]
-    residual = relative - prediction.expected
-    if not usable.all():
-        relative[~good] = 0.0
-        residual[~usable] = 0.0
-    judged = prediction.known
-    armed = judged & ~learning[:, None]
-    suspect, condition = verdicts.suspects(
-        state.condition, residual, usable, state.evidence.deviation, _spread(regime, layout), armed
+    if regime is state.regime:
+        return state
+    late = (regime.levelled & ~state.regime.levelled).any(axis=1) & (state.baseline.samples > 0)
+    return updated(state, regime=regime, relearning=relearnings.noted_late(state.relearning, late))
+
+
+def _compared(
+    model: Model, state: State, readings: Readings, readable: Bools, armed: Bools, windows: list[slice]
+) -> _Compared:
+    layout, regime = model.layout, state.regime
+    prediction = regimes.predict(layout, regime, readings.values, readable, windows)
+    filled = readings.values[:, :, layout.condition_at] - regime.level
+    residual = filled - prediction.expected
+    good = readings.good[:, :, layout.condition_at]
+    usable = good if prediction.known.all() else good & prediction.known[:, :, None]
+    unknown = None if usable.all() else ~usable
+    if unknown is not None:
+        residual[unknown] = 0.0
+    leaps = verdicts.leaps(
+        state.condition, residual, usable, state.evidence.deviation, _spread(regime, layout), prediction.known & armed
     )
-    doubt = _doubt(model, regime.weight, prediction.leverage)
-    evidence, evidence_state = evidences.accumulate(
-        layout,
-        state.evidence,
-        state.reference,
-        residual,
-        usable & ~suspect,
-        doubt,
-        _gain(layout, readings, judged, _interval_ms(state.baseline)),
-        suspect | _stuck(layout, readings),
-    )
-    verdict, condition = verdicts.judge(
-        layout,
-        condition,
-        readings,
-        score=_score(evidence, state.evidence.threshold),
-        alert=state.evidence.alert / np.where(state.evidence.threshold > 0, state.evidence.threshold, 1.0),
-        calm=state.evidence.calm / np.where(state.evidence.threshold > 0, state.evidence.threshold, 1.0),
-        judged=judged,
-        armed=~learning,
-        suspect=_in_columns(layout, suspect),
-        interval_ms=_interval_ms(state.baseline),
-    )
-    fleet_rul_hours, path = _fleet_remaining_life(model, state.path, readings)
-    segment = _Segment(
+    believed = good if leaps.suspect is None else good & ~leaps.suspect
+    if not believed.all():
+        np.copyto(filled, prediction.expected, where=~believed)
+    strangeness = _strangeness(model, prediction.leverage)
+    doubt = _doubt(model, regime.weight, prediction.leverage, strangeness)
+    return _Compared(
         readings=readings,
         prediction=prediction,
         readable=readable,
-        judged=judged,
-        good=good,
-        relative=relative,
         residual=residual,
-        suspect=suspect,
-        evidence=evidence,
+        filled=filled,
+        unknown=unknown,
+        unusable=unknown if leaps.suspect is None else ~usable | leaps.suspect,
+        void=_void(layout, readings, leaps),
+        leaps=leaps,
+        strangeness=strangeness,
         doubt=doubt,
-        verdict=verdict,
-        mode_probability=mode_probabilities(layout, evidence.significance, verdict.evident),
-        fleet_rul_hours=fleet_rul_hours,
+        standard=evidences.standardised(state.evidence, residual, doubt),
+        gain=_gain(layout, readings, prediction.known, _interval_ms(state.baseline)),
     )
-    late = (regime.levelled & ~state.regime.levelled).any(axis=1) & (state.baseline.samples > 0)
-    after = updated(
-        state,
-        step=state.step + t_ms.shape[1],
-        relearning=relearnings.noted_late(state.relearning, late),
-        readings=reading_state,
-        path=path,
-        regime=regime,
-        evidence=evidence_state,
-        condition=condition,
-    )
-    return segment, after
 
 
-def _fleet_remaining_life(model: Model, path: PathState, readings: Readings) -> tuple[Floats | None, PathState]:
-    """(A, n, 3) P10, P50, P90 in hours from the unit's path, if histories taught what it means."""
-    fleet = None if model.knowledge is None else model.knowledge.fleet_model
-    if fleet is None:
-        return None, path
-    features, path = followed_path(fleet, model.layout, path, readings)
-    return predicted_life(fleet, features), path
-
-
-def _all(holds: Bools) -> Bools:
-    """(A, n) of (A, n, k): for a fleet, over few columns, column by column is much faster than the reduction."""
-    if len(holds) < _A_FLEET:
-        return np.asarray(holds.all(axis=2))
-    return reduce(np.logical_and, np.moveaxis(holds, 2, 0), np.ones(holds.shape[:2], dtype=np.bool_))
-
-
-def _stuck(layout: Layout, readings: Readings) -> Bools:
-    """(A, n, C) where the sensor is stuck, or one of the regime: until that is known, what is normal looks wrong."""
+def _void(layout: Layout, readings: Readings, leaps: Leaps) -> Bools | None:
+    """(n, A, C) where the sensor is stuck or leapt, or one of the regime is stuck: until that is known, what is normal
+    looks wrong."""
     stuck: Bools = readings.quality == Quality.STUCK
     if not stuck.any():
-        return stuck[:, :, layout.condition_at]
-    lost: Bools = np.asarray(stuck[:, :, layout.regime_at].any(axis=2))
-    return stuck[:, :, layout.condition_at] | lost[:, :, None]
+        return leaps.suspect
+    regime_lost = np.asarray(stuck[:, :, layout.regime_at].any(axis=2))
+    void: Bools = stuck[:, :, layout.condition_at] | regime_lost[:, :, None]
+    return void if leaps.suspect is None else void | leaps.suspect
 
 
-def _score(evidence: Evidence, threshold: Floats) -> Floats:
-    """(A, n) 1 at the threshold. Beyond it the score goes over to the plain magnitude, which grows with the fault."""
-    known = threshold > 0
-    per_threshold = np.where(known, 1.0 / np.where(known, threshold, 1.0), 0.0)[:, None]
-    score = evidence.distance * per_threshold
-    beyond = score > 1.0
-    if not beyond.any():
-        return score
-    more = np.maximum(evidence.magnitude * per_threshold - score, 0.0)
-    return np.where(beyond, score + more * (1.0 - 1.0 / np.where(beyond, score, 1.0)), score)
-
-
-def _doubt(model: Model, weight: Floats, leverage: Floats) -> Floats:
-    """(A, n) standard deviation of the evidence in this regime, relative to the regimes it was learned in.
+def _doubt(model: Model, weight: Floats, leverage: Floats, strangeness: Floats) -> Floats:
+    """(n, A) standard deviation of the evidence in this regime, relative to the regimes it was learned in.
 
     What the prediction is unsure of there, (1 + p) / n on average, is part of what was seen in health.
     """
     usual = (1 + model.layout.features) / np.maximum(weight, 1.0)
-    unsure = np.maximum(leverage - usual[:, None], 0.0) / model.layout.smoothed_variance
-    doubt: Floats = np.sqrt(1.0 + unsure + _strangeness(model, leverage) ** 2)
-    return doubt
-
-
-def _in_columns(layout: Layout, suspect: Bools) -> Bools:
-    """(A, n, C) to (A, n, S)."""
-    columns = np.zeros((*suspect.shape[:2], len(layout.valid_min)), dtype=np.bool_)
-    columns[:, :, layout.condition_at] = suspect
-    return columns
-
-
-def _maturity(settings: Settings, baseline: BaselineState) -> NDArray[np.int8]:
-    """(A,) `Maturity`."""
-    level = np.where(baseline.samples >= settings.baseline_samples, 1, 0)
-    mature = baseline.samples >= _MATURE_BASELINES * settings.baseline_samples
-    return np.where(mature, 2, level).astype(np.int8)
-
-
-def _interval_ms(baseline: BaselineState) -> Floats:
-    """(A,) geometric mean of the times between samples, which one long gap hardly moves; 0 before any was seen."""
-    seen = baseline.intervals > 0
-    return np.where(seen, np.exp(baseline.log_interval / np.maximum(baseline.intervals, 1)), 0.0)
-
-
-def _gain(layout: Layout, readings: Readings, judged: Bools, interval_ms: Floats) -> Floats:
-    """Weight of each sample in the exponential window: by the time it stands for, at most two usual intervals."""
-    known = (interval_ms > 0)[:, None] & (readings.step_ms > 0)
-    intervals = readings.step_ms / np.where(interval_ms > 0, interval_ms, 1.0)[:, None]
-    intervals = np.where(known, np.minimum(intervals, 2.0), 1.0)
-    return np.where(judged, -np.expm1(-intervals / layout.smoothing_samples), 0.0)
-
-
-def _spread(regime: regimes.RegimeState, layout: Layout) -> Floats:
-    """(A, C) standard deviation of the readings themselves, over all regimes learned."""
-    p = layout.features
-    count = np.maximum(regime.moments[:, 0, 0], 1.0)[:, None]
-    square = np.einsum("aqq->aq", regime.moments)[:, 1 + p :] / count
-    mean = regime.moments[:, 0, 1 + p :] / count
-    spread: Floats = np.sqrt(np.maximum(square - mean**2, 0.0))
-    return spread
-
-
-# --- what is told ---------------------------------------------------------------------------------------------------
-
-
-def _assessment(model: Model, state: State, segment: _Segment) -> Assessment:
-    """The segment as an assessment, asset-major."""
-    layout, readings, verdict = model.layout, segment.readings, segment.verdict
-    shape = readings.values.shape
-    maturity = _maturity(model.settings, state.baseline)
-    told = segment.judged & (maturity > Maturity.LEARNING)[:, None]
-    score = np.where(told, verdict.score, 0.0)
-    where_told, where_known = told[:, :, None], segment.prediction.known[:, :, None]
-    in_units = segment.evidence.offset * state.evidence.deviation[:, None] * segment.doubt[:, :, None]
-    by_now = (state.regime.level + state.reference.level * state.evidence.deviation)[:, None]
-    level = by_now + segment.prediction.expected
-
-    def in_columns(told_of_condition: Floats, where: Bools, otherwise: float) -> Floats:
-        columns = np.full(shape, otherwise)
-        if isinstance(layout.condition_at, slice):
-            np.copyto(columns[:, :, layout.condition_at], told_of_condition, where=where)
-        else:
-            columns[:, :, layout.condition_at] = np.where(where, told_of_condition, otherwise)
-        return columns
-
-    contribution = in_columns(segment.evidence.share * score[:, :, None], where_told, 0.0)
-    quality = readings.quality
-    if segment.suspect.any():
-        columns = quality[:, :, layout.condition_at]
-        quality = quality.copy()
-        quality[:, :, layout.condition_at] = np.where(segment.suspect, np.int8(Quality.LEAP), columns)
-    return Assessment(
-        t_ms=readings.t_ms,
-        anomaly_score=row_sums(contribution),
-        contribution=contribution,
-        residual=in_columns(segment.residual, segment.good & where_known, np.nan),
-        deviation=in_columns(in_units, where_told, 0.0),
-        significance=in_columns(segment.evidence.significance, where_told, 0.0),
-        expected=in_columns(level, where_known, np.nan),
-        condition=verdict.condition,
-        since_ms=verdict.since_ms,
-        health_index=_health(model, verdict),
-        rul_hours=remaining_life(state.trend, readings.t_ms, verdict.evident)
-        if segment.fleet_rul_hours is None
-        else segment.fleet_rul_hours,
-        failure_mode_probability=segment.mode_probability,
-        maturity=np.broadcast_to(maturity[:, None], shape[:2]),
-        quality=quality,
-        limit_exceeded=verdict.limit_exceeded,
-    )
-
-
-def _health(model: Model, verdict: Verdict) -> Floats:
-    """1 up to the level of no evidence, 0 at the severity of a failure, along the logarithm in between."""
-    failed = float(np.exp(failure_severity(model.knowledge)[0]))
-    calm = verdicts.CLEAR_LEVEL
-    span = np.log(max(failed, 2.0 * calm) / calm)
-    health: Floats = np.clip(1.0 - np.log(np.maximum(verdict.score, calm) / calm) / span, 0.0, 1.0)
-    if verdict.limit_exceeded.any():
-        over = verdict.limit_exceeded.any(axis=2)
-        for level, most in _LIMIT_HEALTH.items():
-            health = np.where(over & (verdict.condition >= level), np.minimum(health, most), health)
-    return health
-
-
-# --- what is learned ------------------------------------------------------------------------------------------------
-
-
-def _collected(model: Model, before: State, state: State, segment: _Segment) -> State:
-    """The state with the segment put aside for learning at the end of the window."""
-    maturity = _maturity(model.settings, before.baseline)
-    learning, readable = maturity == Maturity.LEARNING, segment.readable
-    strangeness = _strangeness(model, segment.prediction.leverage)
-    familiar = segment.judged & (strangeness < 1.0)
-    weight = np.where(learning[:, None], 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
-    usable = segment.good & ~segment.suspect
-    filled = segment.relative if usable.all() else np.where(usable, segment.relative, segment.prediction.expected)
-    step = segment.readings.step_ms
-    timed = learning[:, None] & readable & (step > 0)
-    baseline = updated(
-        state.baseline,
-        pending=state.baseline.pending + readable.sum(axis=1),
-        pending_familiar=state.baseline.pending_familiar + familiar.sum(axis=1),
-        pending_strange=state.baseline.pending_strange + (segment.judged & (strangeness > 0)).sum(axis=1),
-        pending_log_interval=state.baseline.pending_log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=1),
-        pending_intervals=state.baseline.pending_intervals + timed.sum(axis=1),
-    )
-    return updated(
-        state,
-        relearning=relearnings.noted_gap(model.layout, state.relearning, step, _interval_ms(before.baseline)),
-        regime=regimes.collected(state.regime, segment.prediction, filled, weight),
-        reference=references.collected(
-            state.reference,
-            segment.prediction.features,
-            filled,
-            segment.readable & (learning[:, None] | familiar),
-        ),
-        evidence=evidences.collected(
-            state.evidence,
-            segment.evidence,
-            segment.residual,
-            segment.prediction.leverage,
-            usable & segment.prediction.known[:, :, None],
-            familiar,
-            _calibrating(model, before.baseline),
-        ),
-        baseline=baseline,
-    )
+    doubt = np.maximum(leverage - usual, 0.0)
+    doubt /= model.layout.smoothed_variance
+    doubt += 1.0
+    doubt += strangeness * strangeness
+    return np.sqrt(doubt, out=doubt)
 
 
 def _strangeness(model: Model, leverage: Floats) -> Floats:
@@ -493,28 +327,268 @@ def _strangeness(model: Model, leverage: Floats) -> Floats:
     return np.maximum(leverage / familiar - 1.0, 0.0)
 
 
-def _learned(model: Model, state: State, segment: _Segment) -> State:
+def _maturity(settings: Settings, baseline: BaselineState) -> NDArray[np.int8]:
+    """(A,) `Maturity`."""
+    complete = baseline.samples >= settings.baseline_samples
+    return complete.astype(np.int8) + (baseline.samples >= _MATURE_BASELINES * settings.baseline_samples)
+
+
+def _interval_ms(baseline: BaselineState) -> Floats:
+    """(A,) geometric mean of the times between samples, which one long gap hardly moves; 0 before any was seen."""
+    seen = baseline.intervals > 0
+    return np.where(seen, np.exp(baseline.log_interval / np.maximum(baseline.intervals, 1)), 0.0)
+
+
+def _gain(layout: Layout, readings: Readings, judged: Bools, interval_ms: Floats) -> Floats:
+    """Weight of each sample in the exponential window: by the time it stands for, at most two usual intervals."""
+    known = (interval_ms > 0) & (readings.step_ms > 0)
+    intervals = readings.step_ms / np.where(interval_ms > 0, interval_ms, 1.0)
+    intervals = np.where(known, np.minimum(intervals, 2.0), 1.0)
+    return np.where(judged, -np.expm1(-intervals / layout.smoothing_samples), 0.0)
+
+
+def _spread(regime: regimes.RegimeState, layout: Layout) -> Floats:
+    """(A, C) standard deviation of the readings themselves, over all regimes learned."""
+    p = layout.features
+    count = np.maximum(regime.moments[:, 0, 0], 1.0)[:, None]
+    square = np.diagonal(regime.moments, axis1=1, axis2=2)[:, 1 + p :] / count
+    mean = regime.moments[:, 0, 1 + p :] / count
+    spread: Floats = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return spread
+
+
+# --- one segment: at most up to the end of a window -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Segment:
+    """What the stages found."""
+
+    compared: _Compared
+    maturity: NDArray[np.int8]
+    """(A,) `Maturity`."""
+    learning: Bools
+    """(A,)"""
+    interval_ms: Floats
+    """(A,)"""
+    evidence: Evidence
+    verdict: Verdict
+
+
+def _assess_segment(model: Model, state: State, compared: _Compared, told: Assessment) -> State:
+    """Write what a segment says into `told`; the state after it."""
+    layout, maturity = model.layout, _maturity(model.settings, state.baseline)
+    learning, interval_ms = maturity == Maturity.LEARNING, _interval_ms(state.baseline)
+    evidence, evidence_state = evidences.accumulate(
+        layout,
+        state.evidence,
+        state.reference,
+        compared.standard,
+        compared.gain,
+        unusable=compared.unusable,
+        void=compared.void,
+    )
+    per_threshold = inverse_where_positive(state.evidence.threshold)
+    verdict, condition = verdicts.judge(
+        layout,
+        state.condition,
+        compared.readings,
+        compared.leaps,
+        score=_score(evidence, per_threshold),
+        alert=state.evidence.alert * per_threshold,
+        calm=state.evidence.calm * per_threshold,
+        judged=compared.judged,
+        armed=~learning,
+        interval_ms=interval_ms,
+    )
+    segment = _Segment(
+        compared=compared,
+        maturity=maturity,
+        learning=learning,
+        interval_ms=interval_ms,
+        evidence=evidence,
+        verdict=verdict,
+    )
+    _tell(model, state, segment, told)
+    after = updated(
+        state,
+        step=state.step + len(compared.readable),
+        readings=remembered(state.readings, compared.readings, learning),
+        path=_tell_fleet_remaining_life(model, state.path, compared.readings, told),
+        evidence=evidence_state,
+        condition=condition,
+    )
+    after = _collected(model, state, after, segment)
+    return _learned(model, after, segment, told) if after.step == layout.window else after
+
+
+def _score(evidence: Evidence, per_threshold: Floats) -> Floats:
+    """(n, A) 1 at the threshold. Beyond it the score goes over to the plain magnitude, which grows with the fault."""
+    score = evidence.distance * per_threshold
+    beyond = score > 1.0
+    if not beyond.any():
+        return score
+    magnitude = np.sqrt(row_sums(evidence.square))
+    more = np.maximum(magnitude * per_threshold - score, 0.0)
+    return np.where(beyond, score + more * (1.0 - 1.0 / np.where(beyond, score, 1.0)), score)
+
+
+# --- what is told ---------------------------------------------------------------------------------------------------
+
+
+def _nothing_told(layout: Layout, t_ms: Ints) -> Assessment:
+    """To be written into."""
+    samples, signals = t_ms.shape, (*t_ms.shape, len(layout.valid_min))
+    return Assessment(
+        t_ms=t_ms.copy(),
+        anomaly_score=np.zeros(samples),
+        contribution=np.zeros(signals),
+        residual=np.full(signals, np.nan),
+        deviation=np.zeros(signals),
+        significance=np.zeros(signals),
+        expected=np.full(signals, np.nan),
+        condition=np.zeros(samples, dtype=np.int8),
+        since_ms=np.full(samples, -1, dtype=np.int64),
+        health_index=np.ones(samples),
+        rul_hours=np.full((*samples, 3), np.nan),
+        failure_mode_probability=np.zeros((*samples, len(layout.symptoms))),
+        maturity=np.zeros(samples, dtype=np.int8),
+        quality=np.zeros(signals, dtype=np.int8),
+        limit_exceeded=np.zeros(signals, dtype=np.bool_),
+    )
+
+
+def _tell(model: Model, state: State, segment: _Segment, told: Assessment) -> None:
+    """Write the segment into the assessment, all but the remaining life by a fleet model."""
+    layout, evidence, verdict, compared = model.layout, segment.evidence, segment.verdict, segment.compared
+    where, known = compared.judged & ~segment.learning, compared.judged
+    score = verdict.score * where
+    contribution = evidence.term * (score / np.where(evidence.total > 0, evidence.total, 1.0))[:, :, None]
+    by_now = state.regime.level + state.reference.level * state.evidence.deviation
+    in_units = evidence.offset * state.evidence.deviation
+    in_units *= compared.doubt[:, :, None]
+    everywhere, told_where = bool(known.all()), None if where.all() else where[:, :, None]
+    _put(layout, told.contribution, contribution)
+    _put(layout, told.residual, compared.residual, None if compared.unknown is None else ~compared.unknown)
+    _put(layout, told.deviation, in_units, told_where)
+    _put(layout, told.significance, evidence.significance, told_where)
+    _put(layout, told.expected, by_now + compared.prediction.expected, None if everywhere else known[:, :, None])
+    told.anomaly_score[:] = row_sums(contribution)
+    told.condition[:] = verdict.condition
+    told.since_ms[:] = verdict.since_ms
+    told.maturity[:] = segment.maturity
+    told.quality[:] = compared.readings.quality
+    if compared.leaps.suspect is not None:
+        _put(layout, told.quality, np.array(Quality.LEAP), compared.leaps.suspect)
+    told.limit_exceeded[:] = verdict.limit_exceeded
+    told.health_index[:] = _health(model, verdict)
+    if verdict.evident.any():
+        told.rul_hours[:] = remaining_life(state.trend, compared.readings.t_ms, verdict.evident)
+        told.failure_mode_probability[:] = mode_probabilities(layout, evidence.significance, verdict.evident)
+
+
+def _put(layout: Layout, told: NDArray[Any], of_condition: NDArray[Any], where: Bools | None = None) -> None:
+    """Write (n, A, C) into the columns of the condition signals, `where` that holds."""
+    columns = told[:, :, layout.condition_at]
+    np.copyto(columns, of_condition, where=True if where is None else where)
+    if not isinstance(layout.condition_at, slice):
+        told[:, :, layout.condition_at] = columns
+
+
+def _tell_fleet_remaining_life(model: Model, path: PathState, readings: Readings, told: Assessment) -> PathState:
+    """Write P10, P50, P90 in hours from the unit's path, if histories taught what it means; the path after it."""
+    fleet = None if model.knowledge is None else model.knowledge.fleet_model
+    if fleet is None:
+        return path
+    features, path = followed_path(fleet, model.layout, path, readings)
+    told.rul_hours[:] = predicted_life(fleet, features)
+    return path
+
+
+def _health(model: Model, verdict: Verdict) -> Floats:
+    """1 up to the level of no evidence, 0 at the severity of a failure, along the logarithm in between."""
+    calm = verdicts.CLEAR_LEVEL
+    health = np.ones(verdict.score.shape)
+    if verdict.score.max() > calm:
+        failed = float(np.exp(failure_severity(model.knowledge)[0]))
+        span = np.log(max(failed, 2.0 * calm) / calm)
+        health = np.clip(1.0 - np.log(np.maximum(verdict.score, calm) / calm) / span, 0.0, 1.0)
+    if verdict.limit_exceeded.any():
+        over = verdict.limit_exceeded.any(axis=2)
+        for level, most in _LIMIT_HEALTH.items():
+            health = np.where(over & (verdict.condition >= level), np.minimum(health, most), health)
+    return health
+
+
+# --- what is learned ------------------------------------------------------------------------------------------------
+
+
+def _collected(model: Model, before: State, state: State, segment: _Segment) -> State:
+    """The state with the segment put aside for learning at the end of the window."""
+    compared, learning = segment.compared, segment.learning
+    prediction, readable, strangeness = compared.prediction, compared.readable, compared.strangeness
+    familiar = compared.judged & (strangeness < 1.0)
+    weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
+    used = ~compared.unusable if compared.unusable is not None else np.ones(compared.residual.shape, dtype=np.bool_)
+    return updated(
+        state,
+        relearning=relearnings.noted_gap(
+            model.layout, state.relearning, compared.readings.step_ms, segment.interval_ms
+        ),
+        regime=regimes.collected(state.regime, prediction, compared.filled, weight),
+        reference=references.collected(
+            state.reference, prediction.features, compared.filled, readable & (learning | familiar)
+        ),
+        evidence=evidences.collected(
+            state.evidence,
+            segment.evidence,
+            compared.residual,
+            prediction.leverage,
+            used,
+            familiar,
+            _calibrating(model, before.baseline),
+        ),
+        baseline=_counted(state.baseline, segment, familiar),
+    )
+
+
+def _counted(baseline: BaselineState, segment: _Segment, familiar: Bools) -> BaselineState:
+    compared, learning = segment.compared, segment.learning
+    counted = updated(
+        baseline,
+        pending=baseline.pending + compared.readable.sum(axis=0),
+        pending_familiar=baseline.pending_familiar + familiar.sum(axis=0),
+        pending_strange=baseline.pending_strange + (compared.judged & (compared.strangeness > 0)).sum(axis=0),
+    )
+    if not learning.any():
+        return counted
+    step = compared.readings.step_ms
+    timed = learning & compared.readable & (step > 0)
+    return updated(
+        counted,
+        pending_log_interval=baseline.pending_log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=0),
+        pending_intervals=baseline.pending_intervals + timed.sum(axis=0),
+    )
+
+
+def _learned(model: Model, state: State, segment: _Segment, told: Assessment) -> State:
     """The state after a window: learned if it was healthy, its trend followed if it was not."""
-    layout, baseline = model.layout, state.baseline
-    interval_ms = _interval_ms(baseline)
-    maturity = _maturity(model.settings, baseline)
-    learning = maturity == Maturity.LEARNING
+    layout, baseline, learning = model.layout, state.baseline, segment.learning
     healthy = _healthy(state, learning=learning)
     calibrating = _calibrating(model, baseline)
-    state = updated(state, step=0)
+    evident = segment.verdict.evident[-1]
     trend = followed(
         layout,
         model.knowledge,
         state.trend,
-        t_ms=segment.readings.t_ms[:, -1],
+        t_ms=segment.compared.readings.t_ms[-1],
         hours=state.condition.observed_hours,
         score=state.condition.score,
-        evident=segment.verdict.evident[:, -1],
+        evident=evident,
         ended=state.condition.since_ms < 0,
-        mode_probability=segment.mode_probability[:, -1],
+        mode_probability=told.failure_mode_probability[-1],
         duty=_duty(state),
     )
-    complete = 2 * baseline.pending_familiar >= layout.window
     regime = regimes.learned(layout, state.regime, healthy)
     evidence = evidences.learned(
         layout,
@@ -523,48 +597,60 @@ def _learned(model: Model, state: State, segment: _Segment) -> State:
         healthy=healthy,
         alarmed=state.condition.alarm,
         calibrating=calibrating,
-        complete=complete & ~learning,
+        complete=(2 * baseline.pending_familiar >= layout.window) & ~learning,
         level=np.abs(regime.level + regime.reading_mean),
         steadiness=_steadiness(state, layout),
-        interval_ms=interval_ms,
+        interval_ms=segment.interval_ms,
     )
     reference = references.learned(
         layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=learning
     )
-    baseline = updated(
-        baseline,
-        samples=baseline.samples + np.where(healthy, baseline.pending, 0),
-        pending=np.zeros_like(baseline.pending),
-        pending_familiar=np.zeros_like(baseline.pending_familiar),
-        pending_strange=np.zeros_like(baseline.pending_strange),
-        since_strange=np.where(
-            ~learning & (4 * baseline.pending_strange >= 3 * layout.window),
-            0,
-            np.minimum(baseline.since_strange + 1, LONG_AGO),
-        ),
-        log_interval=baseline.log_interval + baseline.pending_log_interval,
-        intervals=baseline.intervals + baseline.pending_intervals,
-        pending_log_interval=np.zeros_like(baseline.pending_log_interval),
-        pending_intervals=np.zeros_like(baseline.pending_intervals),
-    )
-    steady, relearning = relearnings.followed(
-        layout, model.settings, state.relearning, state.condition.score, segment.verdict.evident[:, -1]
-    )
-    some = relearnings.candidates(relearning, reference.blocks, learning)
-    offsets = references.block_offsets(reference, regime, evidence.deviation, some)
-    anew = steady.copy()
-    for i, mine in zip(some.tolist(), offsets, strict=True):
-        anew[i] |= relearnings.jumped(layout, mine, int(reference.blocks[i]))
+    steady, relearning = relearnings.followed(layout, model.settings, state.relearning, state.condition.score, evident)
     after = updated(
         state,
+        step=0,
         trend=trend,
         regime=regime,
         reference=reference,
         evidence=evidence,
-        baseline=baseline,
+        baseline=_baseline_after(layout, baseline, healthy, learning),
         relearning=relearning,
     )
+    anew = steady | _overhauled(layout, after, learning)
     return _begun_anew(layout, after, anew) if anew.any() else after
+
+
+def _baseline_after(layout: Layout, baseline: BaselineState, healthy: Bools, learning: Bools) -> BaselineState:
+    none = np.zeros_like(baseline.pending)
+    strange = ~learning & (4 * baseline.pending_strange >= 3 * layout.window)
+    after = updated(
+        baseline,
+        samples=baseline.samples + healthy * baseline.pending,
+        pending=none,
+        pending_familiar=none,
+        pending_strange=none,
+        since_strange=np.where(strange, 0, np.minimum(baseline.since_strange + 1, LONG_AGO)),
+    )
+    if not baseline.pending_intervals.any():
+        return after
+    return updated(
+        after,
+        log_interval=baseline.log_interval + baseline.pending_log_interval,
+        intervals=baseline.intervals + baseline.pending_intervals,
+        pending_log_interval=np.zeros_like(baseline.pending_log_interval),
+        pending_intervals=none,
+    )
+
+
+def _overhauled(layout: Layout, state: State, learning: Bools) -> Bools:
+    """(A,) whether a machine came back from a long gap at another level while it is learning."""
+    reference, overhauled = state.reference, np.zeros(len(learning), dtype=np.bool_)
+    some = relearnings.candidates(state.relearning, reference.blocks, learning)
+    if len(some):
+        offsets = references.block_offsets(reference, state.regime, state.evidence.deviation, some)
+        for i, mine in zip(some.tolist(), offsets, strict=True):
+            overhauled[i] = relearnings.jumped(layout, mine, int(reference.blocks[i]))
+    return overhauled
 
 
 def _begun_anew(layout: Layout, state: State, anew: Bools) -> State:

@@ -1,5 +1,6 @@
 """An asset type and its settings as arrays, worked out once: what the numeric stages index with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -18,6 +19,8 @@ _WINDOWS_PER_BASELINE: Final = 16
 _SHORTEST_WINDOW: Final = 5
 _LONGEST_WINDOW: Final = 32
 _LEAST_SMOOTHING_SAMPLES: Final = 8.0
+_GREATEST: Final = 1e38
+"""No measurement is larger, and the squares of larger ones could not be added up."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,6 +42,18 @@ def updated(part: _Part, **fields: object) -> _Part:
     return copy
 
 
+def during(part: _Part, steps: slice) -> _Part:
+    """Some steps of a plain dataclass whose arrays, and those of the dataclasses in it, have time first."""
+    return updated(part, **{name: _during(value, steps) for name, value in part.__dict__.items()})
+
+
+def _during(value: Any, steps: slice) -> Any:
+    if value is None:
+        return None
+    return value[steps] if isinstance(value, np.ndarray) else during(value, steps)
+
+
+EVERY_STEP: Final = (slice(None),)
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
 
@@ -53,6 +68,30 @@ def row_sums(values: Floats) -> Floats:
     """Sums along a short last axis; a product with ones is several times as fast as the reduction of numpy."""
     sums: Floats = np.matmul(values, np.ones(values.shape[-1]))
     return sums
+
+
+def row_dots(first: Floats, second: Floats) -> Floats:
+    """Sums of the products of two arrays along their last axis."""
+    dots: Floats = np.einsum("nap,nap->na", first, second)
+    return dots
+
+
+def inverse_where_positive(values: Floats) -> Floats:
+    """1 / value, and 0 where a value is 0 or less."""
+    positive = values > 0
+    return np.where(positive, 1.0 / np.where(positive, values, 1.0), 0.0)
+
+
+def by_asset(rows: Floats, matrices: Floats, parts: Sequence[slice]) -> Floats:
+    """(n, A, j) `rows` (n, A, i), those of each asset times its own of the `matrices` (A, i, j).
+
+    The last bit of a product depends on how many rows are multiplied at once: it is the same for the same `parts`.
+    """
+    product = np.empty((*rows.shape[:2], matrices.shape[2]))
+    of_asset, into = rows.transpose(1, 0, 2), product.transpose(1, 0, 2)
+    for steps in parts:
+        np.matmul(of_asset[:, steps], matrices, out=into[:, steps])
+    return product
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +154,15 @@ class Layout:
     @cached_property
     def features(self) -> int:
         return len(self.regime) + len(self.products[0])
+
+    @cached_property
+    def least(self) -> Floats:
+        """(S,) the least and the greatest reading that can be a measurement."""
+        return np.maximum(self.valid_min, -_GREATEST)
+
+    @cached_property
+    def greatest(self) -> Floats:
+        return np.minimum(self.valid_max, _GREATEST)
 
     @cached_property
     def has_limits(self) -> bool:

@@ -62,12 +62,12 @@ def new_trend_state(assets: int) -> TrendState:
 
 
 def remaining_life(state: TrendState, t_ms: Ints, evident: Bools) -> Floats:
-    """(A, n, 3) P10, P50, P90 in hours: the last estimate less the time passed since; NaN where there is none."""
-    known = (state.estimated_ms >= 0)[:, None] & evident
+    """(n, A, 3) P10, P50, P90 in hours: the last estimate less the time passed since; NaN where there is none."""
+    known = (state.estimated_ms >= 0) & evident
     if not known.any():
         return np.full((*t_ms.shape, 3), np.nan)
-    passed = (t_ms - state.estimated_ms[:, None]) / 3_600_000.0
-    rul = np.maximum(state.rul_hours[:, None] - passed[:, :, None], 0.0)
+    passed = (t_ms - state.estimated_ms) / 3_600_000.0
+    rul = np.maximum(state.rul_hours - passed[:, :, None], 0.0)
     return np.where(known[:, :, None], rul, np.nan)
 
 

@@ -13,8 +13,6 @@ _STUCK_AT_LEAST: Final = 6
 _STUCK_LOG_CHANCE: Final = np.log(1e-6)
 _STUCK_LONGEST_RUNS: Final = 3
 _VARIED: Final = 8
-_GREATEST: Final = 1e38
-"""No measurement is larger, and the squares of larger ones could not be added up."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,21 +34,31 @@ class ReadingState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readings:
-    """Readings of one segment, checked. n steps; asset-major."""
+    """Readings of one segment, checked; time first."""
 
     t_ms: Ints
-    """(A, n)"""
+    """(n, A)"""
+    raw: Floats
+    """(n, A, S) as they came."""
     values: Floats
-    """(A, n, S), 0 where unusable."""
+    """(n, A, S), 0 where unusable."""
     quality: NDArray[np.int8]
     good: Bools
-    """(A, n, S)"""
+    """(n, A, S)"""
     on: Bools
-    """(A, n) the machine runs and the sample is in time order."""
+    """(n, A) the machine runs and the sample is in time order."""
     settled: Bools
-    """(A, n) it has run long enough to be compared with its baseline."""
+    """(n, A) it has run long enough to be compared with its baseline."""
     step_ms: Floats
-    """(A, n) time since the sample before; 0 for the first."""
+    """(n, A) time since the sample before; 0 for the first."""
+    latest_ms: Ints
+    """(n, A) the latest time up to the sample."""
+    started_ms: Ints
+    """(n, A) since when the machine runs, -1 while it is off."""
+    run_length: NDArray[np.integer]
+    """(n, A, S) how many times running each value was read, 0 where unusable ..."""
+    repeat: Bools
+    """(n, A, S) ... and where it repeats the one before."""
 
 
 def new_reading_state(assets: int, signals: int) -> ReadingState:
@@ -69,41 +77,62 @@ def new_reading_state(assets: int, signals: int) -> ReadingState:
 
 def read(
     layout: Layout, state: ReadingState, t_ms: Ints, values: Floats, *, learning: Bools, settling_ms: float
-) -> tuple[Readings, ReadingState]:
-    """Judge every reading of a segment: `t_ms` (A, n), `values` (A, n, S), `learning` (A,)."""
+) -> Readings:
+    """Judge every reading of a segment: `t_ms` (n, A), `values` (n, A, S), `learning` (A,)."""
     quality = _quality(layout, values)
-    before_ms = np.concatenate([state.last_ms[:, None], t_ms[:, :-1]], axis=1)
-    latest_ms = np.maximum.accumulate(before_ms, axis=1)
+    latest_ms = np.maximum.accumulate(np.concatenate([state.last_ms[None], t_ms]), axis=0)
+    before_ms = latest_ms[:-1]
     running = _running(layout, values, quality)
-    on = (t_ms > latest_ms) & running
+    on = (t_ms > before_ms) & running
     good = quality == Quality.GOOD
-    run_length, repeat = _runs(state, values, good & on[:, :, None])
+    run_length, repeat = _runs(state, values, good if on.all() else good & on[:, :, None])
     if run_length.max() >= _STUCK_AT_LEAST:
-        stuck = (run_length >= _stuck_from(state)[:, None, :]) & ~learning[:, None, None]
+        stuck = (run_length >= _stuck_from(state)) & ~learning[:, None]
         quality = np.where(stuck, np.int8(Quality.STUCK), quality)
         good = quality == Quality.GOOD
-    known = layout.running_column >= 0
-    started_ms, warm = _settled(state, t_ms, running, settling_ms) if known else (state.started_ms, on)
-    step_ms = np.where(latest_ms >= 0, np.maximum(t_ms - latest_ms, 0), 0).astype(np.float64)
-    readings = Readings(
+    started_ms, warm = _settled(layout, state, t_ms, running, settling_ms)
+    return Readings(
         t_ms=t_ms,
+        raw=values,
         values=values if good.all() else np.where(good, values, 0.0),
         quality=quality,
         good=good,
         on=on,
         settled=on & warm,
-        step_ms=step_ms,
+        step_ms=np.where(before_ms >= 0, np.maximum(t_ms - before_ms, 0), 0).astype(np.float64),
+        latest_ms=latest_ms[1:],
+        started_ms=started_ms,
+        run_length=run_length,
+        repeat=repeat,
     )
-    last_value = np.where(run_length[:, -1] > 0, values[:, -1], 0.0)
-    return readings, _advanced(state, readings, learning, run_length, repeat, last_value, started_ms)
+
+
+def remembered(state: ReadingState, readings: Readings, learning: Bools) -> ReadingState:
+    """The state after a segment; while an asset is `learning` (A,), how often its signals repeat is learned, too."""
+    run_length = readings.run_length[-1].astype(np.int64)
+    after = updated(
+        state,
+        last_ms=readings.latest_ms[-1],
+        started_ms=readings.started_ms[-1],
+        last_value=np.where(run_length > 0, readings.raw[-1], 0.0),
+        run_length=run_length,
+    )
+    if not learning.any():
+        return after
+    learns = learning[:, None]
+    longest = np.maximum(state.longest_run, readings.run_length.max(axis=0))
+    return updated(
+        after,
+        repeats=state.repeats + learns * readings.repeat.sum(axis=0),
+        transitions=state.transitions + learns * (readings.run_length > 0).sum(axis=0),
+        longest_run=np.where(learns, longest, state.longest_run),
+    )
 
 
 def _quality(layout: Layout, values: Floats) -> NDArray[np.int8]:
     quality = np.zeros(values.shape, dtype=np.int8)
-    inside = values >= np.maximum(layout.valid_min, -_GREATEST)
-    inside &= values <= np.minimum(layout.valid_max, _GREATEST)
-    if not inside.all():
-        quality[~inside] = Quality.OUT_OF_RANGE
+    if not ((values.min(axis=0) >= layout.least).all() and (values.max(axis=0) <= layout.greatest).all()):
+        quality[(values < layout.least) | (values > layout.greatest)] = Quality.OUT_OF_RANGE
         quality[~np.isfinite(values)] = Quality.MISSING
     for column, sentinel in layout.sentinels:
         quality[..., column][values[..., column] == sentinel] = Quality.SENTINEL
@@ -114,23 +143,24 @@ def _running(layout: Layout, values: Floats, quality: NDArray[np.int8]) -> Bools
     if layout.running_column < 0:
         return np.ones(values.shape[:2], dtype=np.bool_)
     column = layout.running_column
-    with np.errstate(invalid="ignore"):
-        above: Bools = values[:, :, column] > layout.running_above
+    above: Bools = values[:, :, column] > layout.running_above
     readable: Bools = quality[:, :, column] == Quality.GOOD
     return above & readable
 
 
-def _runs(state: ReadingState, values: Floats, usable: Bools) -> tuple[Ints, Bools]:
-    """How many times running each value was read, (A, n, S), 0 where unusable; and where it repeats the one before."""
-    n = values.shape[1]
-    before = np.concatenate([state.last_value[:, None], values[:, :-1]], axis=1)
-    before_usable = np.concatenate([state.run_length[:, None] > 0, usable[:, :-1]], axis=1)
-    repeat = usable & before_usable & (values == before)
+def _runs(state: ReadingState, values: Floats, usable: Bools) -> tuple[NDArray[np.integer], Bools]:
+    """How many times running each value was read, (n, A, S), 0 where unusable; and where it repeats the one before."""
+    repeat = np.empty(values.shape, dtype=np.bool_)
+    np.equal(values[0], state.last_value, out=repeat[0])
+    repeat[0] &= state.run_length > 0
+    np.equal(values[1:], values[:-1], out=repeat[1:])
+    repeat[1:] &= usable[:-1]
+    repeat &= usable
     if not repeat.any():
-        return usable.astype(np.int64), repeat
-    step = np.arange(n)[None, :, None]
-    began = np.maximum.accumulate(np.where(repeat, -1, step), axis=1)
-    length = np.where(began >= 0, step - began + 1, state.run_length[:, None] + step + 1)
+        return usable.view(np.int8), repeat
+    step = np.arange(len(values))[:, None, None]
+    began = np.maximum.accumulate(np.where(repeat, -1, step), axis=0)
+    length = np.where(began >= 0, step - began + 1, state.run_length + step + 1)
     return np.where(usable, length, 0), repeat
 
 
@@ -147,42 +177,15 @@ def _stuck_from(state: ReadingState) -> Ints:
     return longest
 
 
-def _settled(state: ReadingState, t_ms: Ints, running: Bools, settling_ms: float) -> tuple[Ints, Bools]:
-    """Since when the machine runs after the segment, (A,), and where it has run for `settling_ms`, (A, n)."""
-    n = t_ms.shape[1]
-    step = np.arange(n)
-    last_off = np.maximum.accumulate(np.where(running, -1, step), axis=1)
+def _settled(layout: Layout, state: ReadingState, t_ms: Ints, running: Bools, settling_ms: float) -> tuple[Ints, Bools]:
+    """(n, A) since when the machine runs, and where it has run for `settling_ms`."""
+    if layout.running_column < 0:
+        return np.broadcast_to(state.started_ms, t_ms.shape), running
+    n = len(t_ms)
+    step = np.arange(n)[:, None]
+    last_off = np.maximum.accumulate(np.where(running, -1, step), axis=0)
     first_on = np.minimum(last_off + 1, n - 1)
-    carried = np.where(state.started_ms >= 0, state.started_ms, t_ms[:, 0])[:, None]
-    started = np.where(last_off < 0, carried, np.take_along_axis(t_ms, first_on, axis=1))
-    started_ms = np.where(running[:, -1], started[:, -1], -1)
+    carried = np.where(state.started_ms >= 0, state.started_ms, t_ms[0])
+    started = np.where(last_off < 0, carried, np.take_along_axis(t_ms, first_on, axis=0))
     settled: Bools = running & (t_ms - started >= settling_ms)
-    return started_ms, settled
-
-
-def _advanced(
-    state: ReadingState,
-    readings: Readings,
-    learning: Bools,
-    run_length: Ints,
-    repeat: Bools,
-    last_value: Floats,
-    started_ms: Ints,
-) -> ReadingState:
-    after = updated(
-        state,
-        last_ms=np.maximum(state.last_ms, readings.t_ms.max(axis=1)),
-        started_ms=started_ms,
-        last_value=last_value,
-        run_length=run_length[:, -1],
-    )
-    if not learning.any():
-        return after
-    learns = learning[:, None]
-    longest = np.maximum(state.longest_run, run_length.max(axis=1))
-    return updated(
-        after,
-        repeats=state.repeats + learns * repeat.sum(axis=1),
-        transitions=state.transitions + learns * (run_length > 0).sum(axis=1),
-        longest_run=np.where(learns, longest, state.longest_run),
-    )
+    return np.where(running, started, -1), settled

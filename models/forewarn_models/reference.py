@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Ints, Layout, updated
+from forewarn_models.layout import Bools, Columns, Floats, Ints, Layout, inverse_where_positive, updated
 from forewarn_models.regime import RegimeState
 
 BLOCKS: Final = 48
@@ -103,16 +103,16 @@ def new_reference_state(layout: Layout, assets: int) -> ReferenceState:
 
 
 def collected(state: ReferenceState, features: Floats, readings: Floats, counts: Bools) -> ReferenceState:
-    """The state with a segment added to the window under way: `features` (A, n, p), `readings` (A, n, C), missing ones
-    filled with what was expected; samples count where `counts` (A, n)."""
+    """The state with a segment added to the window under way: `features` (n, A, p), `readings` (n, A, C), missing ones
+    filled with what was expected; samples count where `counts` (n, A)."""
     if not counts.any():
         return state
-    weight = counts[:, None].astype(np.float64)
+    weight = counts.T[:, None].astype(np.float64)
     return updated(
         state,
-        pending_features=state.pending_features + np.matmul(weight, features)[:, 0],
-        pending_readings=state.pending_readings + np.matmul(weight, readings)[:, 0],
-        pending=state.pending + counts.sum(axis=1),
+        pending_features=state.pending_features + np.matmul(weight, features.transpose(1, 0, 2))[:, 0],
+        pending_readings=state.pending_readings + np.matmul(weight, readings.transpose(1, 0, 2))[:, 0],
+        pending=state.pending + counts.sum(axis=0),
     )
 
 
@@ -122,53 +122,55 @@ def learned(
     """The state after a window, (A,) each: it becomes a block where `accept`; r and q are estimated while
     `calibrating`. `deviation` (A, C) of a residual, in its unit; 0 where unknown."""
     due = accept & (2 * state.pending >= layout.window)
-    state = _extended(state, np.flatnonzero(due))
+    state = _extended(state, due)
     some = np.flatnonzero(due & calibrating & (state.blocks > 1))
-    state = _estimated(layout, state, block_offsets(state, regime, deviation, some), some)
-    since = np.where(due, 0.0, state.since + 1.0)
-    return _forecast(layout, updated(state, since=since), regime, deviation)
+    if len(some):
+        state = _estimated(layout, state, block_offsets(state, regime, deviation, some), some)
+    return _forecast(layout, updated(state, since=np.where(due, 0.0, state.since + 1.0)), regime, deviation)
 
 
-def _extended(state: ReferenceState, due: NDArray[np.intp]) -> ReferenceState:
-    features, readings, blocks = state.features.copy(), state.readings.copy(), state.blocks.copy()
-    count = np.maximum(state.pending[due], 1)[:, None]
-    for ring, pending in ((features, state.pending_features), (readings, state.pending_readings)):
-        ring[due, :-1] = ring[due, 1:]
-        ring[due, -1] = np.clip(pending[due] / count, -_GREATEST, _GREATEST)
-    blocks[due] = np.minimum(blocks[due] + 1, BLOCKS)
+def _extended(state: ReferenceState, due: Bools) -> ReferenceState:
+    """The state with what is pending as a block of the assets that are `due`, and nothing pending."""
+    count = np.maximum(state.pending, 1)[:, None]
     return updated(
         state,
-        features=features,
-        readings=readings,
-        blocks=blocks,
+        features=_shifted(state.features, state.pending_features / count, due),
+        readings=_shifted(state.readings, state.pending_readings / count, due),
+        blocks=np.minimum(state.blocks + due, BLOCKS),
         pending_features=np.zeros_like(state.pending_features),
         pending_readings=np.zeros_like(state.pending_readings),
         pending=np.zeros_like(state.pending),
     )
 
 
+def _shifted(ring: NDArray[np.float32], newest: Floats, due: Bools) -> NDArray[np.float32]:
+    """The `ring` (A, BLOCKS, k) with the `newest` (A, k) instead of the oldest of the assets that are `due`."""
+    if not due.any():
+        return ring
+    last = np.clip(newest, -_GREATEST, _GREATEST).astype(np.float32)
+    shifted = np.concatenate([ring[:, 1:], last[:, None]], axis=1)
+    return shifted if due.all() else np.where(due[:, None, None], shifted, ring)
+
+
 def block_offsets(state: ReferenceState, regime: RegimeState, deviation: Floats, some: NDArray[np.intp]) -> Floats:
     """(k, BLOCKS, C) residuals of the blocks of `some` assets by what the regression says today, 0 where none is."""
-    if not len(some):
-        return np.zeros((0, *state.readings.shape[1:]))
-    explained = np.matmul(state.features[some] - regime.feature_mean[some, None], regime.coefficients[some])
-    residual = state.readings[some] - regime.reading_mean[some, None] - explained
+    offset = _offset(regime, deviation, state.features, state.readings, some)
     real = np.arange(BLOCKS) >= BLOCKS - state.blocks[some, None]
-    known = (deviation[some] > 0)[:, None] & real[:, :, None]
-    return np.where(known, residual / np.where(deviation > 0, deviation, 1.0)[some, None], 0.0)
+    return np.where(real[:, :, None], offset, 0.0)
 
 
-def _offset(regime: RegimeState, deviation: Floats, features: NDArray[Any], readings: NDArray[Any]) -> Floats:
-    """(A, C) residual of mean `features` (A, p) and `readings` (A, C)."""
-    explained = np.matmul((features - regime.feature_mean)[:, None], regime.coefficients)[:, 0]
-    known = deviation > 0
-    return np.where(known, (readings - regime.reading_mean - explained) / np.where(known, deviation, 1.0), 0.0)
+def _offset(
+    regime: RegimeState, deviation: Floats, features: NDArray[Any], readings: NDArray[Any], some: Columns = slice(None)
+) -> Floats:
+    """(k, m, C) residuals of m mean `features` (A, m, p) and `readings` (A, m, C) of each of `some` assets."""
+    explained = np.matmul(features[some] - regime.feature_mean[some, None], regime.coefficients[some])
+    residual = readings[some] - regime.reading_mean[some, None] - explained
+    offset: Floats = residual * inverse_where_positive(deviation[some])[:, None]
+    return offset
 
 
 def _estimated(layout: Layout, state: ReferenceState, offsets: Floats, some: NDArray[np.intp]) -> ReferenceState:
     """r, q and what follows from them, of `some` assets with `offsets` (k, BLOCKS, C)."""
-    if not len(some):
-        return state
     n = state.blocks[some].astype(np.float64)[:, None]
     real = (np.arange(BLOCKS) >= BLOCKS - n)[:, :, None]
     block = offsets
@@ -211,19 +213,21 @@ def _persistence(raw: Floats, n: Floats) -> Floats:
 def _forecast(layout: Layout, state: ReferenceState, regime: RegimeState, deviation: Floats) -> ReferenceState:
     """Level and scale for the middle of the window to come."""
     n = np.maximum(state.blocks, 1)[:, None]
-    learned_from = (state.blocks > 0)[:, None]
-    features, readings = (ring.sum(axis=1, dtype=np.float64) / n for ring in (state.features, state.readings))
-    mean = np.where(learned_from, _offset(regime, deviation, features, readings), 0.0)
-    last = np.where(learned_from, _offset(regime, deviation, state.features[:, -1], state.readings[:, -1]), 0.0)
+    features, readings = (
+        np.stack([ring.sum(axis=1, dtype=np.float64) / n, ring[:, -1]], axis=1)
+        for ring in (state.features, state.readings)
+    )
+    offsets = _offset(regime, deviation, features, readings)
+    offsets *= (state.blocks > 0)[:, None, None]
+    mean, last = offsets[:, 0], offsets[:, 1]
     ahead, r, q = state.since[:, None] + 0.5, state.persistence, state.innovation
-    walks = r >= 1.0
-    kept = np.where(walks, 0.0, r) ** (2.0 * ahead)
-    variance = q * np.where(walks, ahead, (1.0 - kept) / np.where(walks, 1.0, 1.0 - r**2)) + q / n
-    level = mean + r**ahead * (last - mean)
+    walks, kept = r >= 1.0, r**ahead
+    unsure = np.where(walks, ahead, (1.0 - kept**2) / np.where(walks, 1.0, 1.0 - r**2))
+    level = mean + kept * (last - mean)
     return updated(
         state,
-        level=np.clip(level, state.home - state.range, state.home + state.range),
-        scale=(1.0 - np.minimum(state.wander, _MOST_REDUCED)) / _spread(layout, variance),
+        level=np.minimum(np.maximum(level, state.home - state.range), state.home + state.range),
+        scale=(1.0 - np.minimum(state.wander, _MOST_REDUCED)) / _spread(layout, q * unsure + q / n),
     )
 
 

@@ -7,13 +7,14 @@ leverage h(x) = 1/n + (x - m)' P (x - m) is the variance of the prediction relat
 linear regression): large in a regime the machine was never seen in, so that ignorance is not mistaken for a fault.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Layout, put, updated
+from forewarn_models.layout import Bools, Floats, Layout, by_asset, put, row_dots, updated
 
 _PRIOR_SAMPLES: Final = 1.0
 _SMALLEST_VARIANCE: Final = 1e-4
@@ -52,14 +53,16 @@ class RegimeState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
+    """Time first."""
+
     features: Floats
-    """(A, n, p)"""
+    """(n, A, p)"""
     expected: Floats
-    """(A, n, C) in the signal's unit, relative to `level`."""
+    """(n, A, C) in the signal's unit, relative to `level`."""
     leverage: Floats
-    """(A, n)"""
+    """(n, A)"""
     known: Bools
-    """(A, n) the regime is readable and something was learned."""
+    """(n, A) the regime is readable and something was learned."""
 
 
 def new_regime_state(layout: Layout, assets: int) -> RegimeState:
@@ -85,16 +88,18 @@ def new_regime_state(layout: Layout, assets: int) -> RegimeState:
 def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, readable: Bools) -> RegimeState:
     """The state with origin, scale and levels taken from the first readable samples of each asset that lacks them.
 
-    `values` and `good` (A, n, S), `readable` (A, n).
+    `values` and `good` (n, A, S), `readable` (n, A).
     """
     if state.levelled.all():
         return state
-    first = ~state.anchored & readable.any(axis=1)
-    origin = values[np.arange(len(values)), np.argmax(readable, axis=1)][:, layout.regime_at]
+    first = ~state.anchored & readable.any(axis=0)
+    origin = values[np.argmax(readable, axis=0), np.arange(values.shape[1])][:, layout.regime_at]
     size = np.abs(origin)
     read = good[:, :, layout.condition_at] & readable[:, :, None]
-    begins = ~state.levelled & read.any(axis=1)
-    reading = np.take_along_axis(values[:, :, layout.condition_at], np.argmax(read, axis=1)[:, None], axis=1)[:, 0]
+    begins = ~state.levelled & read.any(axis=0)
+    reading = np.take_along_axis(values[:, :, layout.condition_at], np.argmax(read, axis=0)[None], axis=0)[0]
+    if not (first.any() or begins.any()):
+        return state
     return updated(
         state,
         anchored=state.anchored | first,
@@ -105,42 +110,42 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
     )
 
 
-def predict(layout: Layout, state: RegimeState, values: Floats, readable: Bools) -> Prediction:
-    """What the condition signals should read; `values` (A, n, S), `readable` (A, n): all regime signals are good."""
+def predict(
+    layout: Layout, state: RegimeState, values: Floats, readable: Bools, windows: Sequence[slice]
+) -> Prediction:
+    """What the condition signals should read in some windows; `values` (n, A, S), `readable` (n, A): all regime signals
+    are good."""
     features = _features(layout, state, values)
     if not readable.all():
         features[~readable] = 0.0
-    offset = features - state.feature_mean[:, None]
-    spread = np.matmul(offset, state.inverse)
-    return Prediction(
-        features=features,
-        expected=state.reading_mean[:, None] + np.matmul(offset, state.coefficients),
-        leverage=(1.0 / np.maximum(state.weight, 1.0))[:, None] + np.einsum("anp,anp->an", spread, offset),
-        known=readable & state.fitted[:, None],
-    )
+    offset = features - state.feature_mean
+    expected = by_asset(offset, state.coefficients, windows)
+    expected += state.reading_mean
+    leverage = row_dots(by_asset(offset, state.inverse, windows), offset)
+    leverage += 1.0 / np.maximum(state.weight, 1.0)
+    return Prediction(features=features, expected=expected, leverage=leverage, known=readable & state.fitted)
 
 
 def _features(layout: Layout, state: RegimeState, values: Floats) -> Floats:
     r = len(layout.regime)
     features = np.empty((*values.shape[:2], layout.features))
-    relative = features[:, :, :r]
-    np.subtract(values[:, :, layout.regime_at], state.origin[:, None], out=relative)
-    relative /= state.scale[:, None]
+    relative = (values[:, :, layout.regime_at] - state.origin) / state.scale
+    features[:, :, :r] = relative
     for k, (i, j) in enumerate(zip(*layout.products, strict=True), start=r):
         np.multiply(relative[:, :, i], relative[:, :, j], out=features[:, :, k])
     return features
 
 
 def collected(state: RegimeState, prediction: Prediction, readings: Floats, weight: Floats) -> RegimeState:
-    """The state with a segment added to what is pending: `readings` (A, n, C) relative to the level, `weight` (A, n).
+    """The state with a segment added to what is pending: `readings` (n, A, C) relative to the level, `weight` (n, A).
 
     A missing reading is filled with what was expected: it then says nothing about its signal.
     """
     if not weight.any():
         return state
     ones = np.ones((*weight.shape, 1))
-    sample = np.concatenate([ones, prediction.features, readings], axis=2)
-    product = np.matmul((sample * weight[:, :, None]).transpose(0, 2, 1), sample)
+    sample = np.concatenate([ones, prediction.features, readings], axis=2).transpose(1, 0, 2)
+    product = np.matmul((sample * weight.T[:, :, None]).transpose(0, 2, 1), sample)
     return updated(state, pending=state.pending + product)
 
 

@@ -51,8 +51,8 @@ def new_relearning_state(assets: int) -> RelearningState:
 
 
 def noted_gap(layout: Layout, state: RelearningState, step_ms: Floats, interval_ms: Floats) -> RelearningState:
-    """The state with a segment's times between samples, (A, n), of which `interval_ms` (A,) is usual."""
-    long = (step_ms > layout.window * interval_ms[:, None]).any(axis=1) & (interval_ms > 0)
+    """The state with a segment's times between samples, (n, A), of which `interval_ms` (A,) is usual."""
+    long = (step_ms.max(axis=0) > layout.window * interval_ms) & (interval_ms > 0)
     return updated(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
 
 

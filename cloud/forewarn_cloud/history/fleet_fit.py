@@ -31,7 +31,7 @@ from forewarn_models.fleet_model import (
     usable_readings,
 )
 from forewarn_models.kernel import Model
-from forewarn_models.layout import HOUR_MS, Bools, Floats, Layout
+from forewarn_models.layout import HOUR_MS, Bools, Floats, Layout, during
 from forewarn_models.readings import Readings, new_reading_state, read
 
 FEWEST_LIVES: Final = 10
@@ -113,20 +113,14 @@ def fit_fleet_model(
 
 def _readings(dataset: Dataset, kernel: Model, life: Life) -> Readings:
     """The readings of one life as the kernel takes them; of a machine that is not known yet, no sensor is stuck."""
-    readings, _ = read(
+    return read(
         kernel.layout,
         new_reading_state(1, len(kernel.layout.valid_min)),
-        dataset.telemetry.t_ms[life.rows][None],
-        dataset.telemetry.values[life.rows][None],
+        dataset.telemetry.t_ms[life.rows][:, None],
+        dataset.telemetry.values[life.rows][:, None],
         learning=np.ones(1, dtype=np.bool_),
         settling_ms=kernel.settings.settling_hours * HOUR_MS,
     )
-    return readings
-
-
-def _segment(readings: Readings, start: int) -> Readings:
-    cut = slice(start, start + _STEPS_AT_ONCE)
-    return Readings(**{name: getattr(readings, name)[:, cut] for name in Readings.__dataclass_fields__})
 
 
 def _blank(kernel: Model, lives: int, median_hours: float, weibull: tuple[float, float], longest: float) -> FleetModel:
@@ -177,8 +171,8 @@ def _blank(kernel: Model, lives: int, median_hours: float, weibull: tuple[float,
 
 def _with_standards(blank: FleetModelArrays, layout: Layout, lives: Sequence[Readings]) -> FleetModelArrays:
     """Mean and spread of every signal over the fleet, as functions of the regime."""
-    values = np.concatenate([readings.values[0] for readings in lives])
-    usable = np.concatenate([usable_readings(layout, readings)[0] for readings in lives])
+    values = np.concatenate([readings.values[:, 0] for readings in lives])
+    usable = np.concatenate([usable_readings(layout, readings)[:, 0] for readings in lives])
     regime, known = values[:, layout.regime], usable.any(axis=1)
     if not known.any():
         raise TooFewLives("no sample has a reading in a regime that is known; check the regime signals")
@@ -241,10 +235,10 @@ def _examples(model: FleetModel, layout: Layout, lives: Sequence[Life], readings
 def _examples_of(
     model: FleetModel, layout: Layout, life: Life, readings: Readings, most: int
 ) -> tuple[Floats, Floats, Floats]:
-    steps = readings.t_ms.shape[1]
+    steps = len(readings.t_ms)
     chosen = np.unique(np.linspace(0, steps - 1, min(most, steps)).round().astype(np.int64))
     averages = _averages(model, layout, readings, chosen)
-    t_ms = readings.t_ms[0, chosen]
+    t_ms = readings.t_ms[chosen, 0]
     return averages, (t_ms - life.started_ms) / MS_PER_HOUR, (life.ended_ms - t_ms) / MS_PER_HOUR
 
 
@@ -254,10 +248,11 @@ def _averages(model: FleetModel, layout: Layout, readings: Readings, chosen: NDA
     whole = replace(model, arrays=replace(model.arrays, components=np.eye(every)))
     state = new_path_state(1, model.horizons, every)
     found = []
-    for start in range(0, readings.t_ms.shape[1], _STEPS_AT_ONCE):
-        features, state = followed_path(whole, layout, state, _segment(readings, start))
+    for start in range(0, len(readings.t_ms), _STEPS_AT_ONCE):
+        steps = slice(start, start + _STEPS_AT_ONCE)
+        features, state = followed_path(whole, layout, state, during(readings, steps))
         mine = chosen[(chosen >= start) & (chosen < start + _STEPS_AT_ONCE)] - start
-        found.append(features[0, mine, :-1])
+        found.append(features[mine, 0, :-1])
     return np.concatenate(found).reshape(len(chosen), model.horizons, every)
 
 
