@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.assessment import Quality
+from forewarn_models.assessment import Condition, Quality
 from forewarn_models.layout import Bools, Floats, Ints, Layout, updated
 from forewarn_models.readings import Readings
 
@@ -75,8 +75,8 @@ class Verdict:
     since_ms: Ints
     score: Floats
     """As last judged, also while the machine stands still."""
-    limit_exceeded: Bools
-    """(n, A, S)"""
+    limit_exceeded: Bools | None
+    """(n, A, S); None if the type has no limits."""
     evident: Bools
     """There is evidence of a fault."""
 
@@ -103,29 +103,82 @@ def new_condition_state(layout: Layout, assets: int) -> ConditionState:
     )
 
 
-# --- suspect sensors ------------------------------------------------------------------------------------------------
+# --- what readings say by themselves --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Leaps:
-    """Of one segment; (n, A, C)."""
+class Signs:
+    """Of one segment; (n, A) unless stated."""
 
+    step_hours: Floats
+    """Time observed with the sample: a gap counts as two usual intervals at most ..."""
+    running: Bools
+    """... running or standing."""
     residual: Floats
-    """The last usable one up to the sample."""
-    height: Floats
-    """Of the leap of a suspect signal, 0 for the others."""
+    """(n, A, C) the last usable one up to the sample."""
+    leap: Floats
+    """(n, A, C) height of the leap of a suspect signal, 0 for the others."""
     suspect: Bools | None
-    """The reading comes from a sensor that leapt; None if none does."""
+    """(n, A, C) the reading comes from a sensor that leapt; None if none does."""
+    suspect_samples: Ints | None
+    """How many samples running a signal was suspect; None for 0."""
+    limits: "Limits | None"
+    """None if the type has none."""
 
 
-def leaps(
-    state: ConditionState, residual: Floats, usable: Bools, deviation: Floats, spread: Floats, armed: Bools
-) -> Leaps:
-    """Which sensors leapt in a segment.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Limits:
+    """(n, A, S) samples running beyond each limit, and whether the sensor is not believed about them."""
 
-    `residual` (n, A, C), 0 where not usable; `deviation` and `spread` (A, C): standard deviation of the residual and of
-    the reading itself over all regimes; `armed` (n, A): the sample is judged.
+    over_alert: Ints
+    over_alarm: Ints
+    unbelieved: Bools
+    settled: Bools
+    """(n, A) the machine has run long enough for an ALARM."""
+
+
+def signs(
+    layout: Layout,
+    state: ConditionState,
+    readings: Readings,
+    *,
+    residual: Floats,
+    usable: Bools,
+    deviation: Floats,
+    spread: Floats,
+    armed: Bools,
+    interval_ms: Floats,
+) -> Signs:
+    """What readings say by themselves, and which of their sensors leapt.
+
+    `residual` (n, A, C), 0 where not `usable`; `deviation` and `spread` (A, C): standard deviation of the residual and
+    of the reading itself over all regimes; `armed` (n, A): the sample is judged; `interval_ms` (A,): the usual time
+    between samples.
     """
+    last, leap = _leaps(state, residual, usable, deviation, spread, armed)
+    suspect = None if leap is None else (leap != 0) & usable
+    if suspect is not None and not suspect.any():
+        suspect = None
+    suspect_samples = None
+    if suspect is not None or state.suspect_samples.any():
+        holds = np.zeros(armed.shape, dtype=np.bool_) if suspect is None else np.asarray(suspect.any(axis=2))
+        suspect_samples = _running_length(state.suspect_samples, holds)
+    longest_ms = np.where(interval_ms > 0, 2.0 * interval_ms, np.inf)
+    return Signs(
+        step_hours=np.minimum(readings.step_ms, longest_ms) / 3_600_000.0,
+        running=readings.on,
+        residual=last,
+        leap=np.broadcast_to(state.leap, residual.shape) if leap is None else leap,
+        suspect=suspect,
+        suspect_samples=suspect_samples,
+        limits=_limits(layout, state, readings, suspect) if layout.has_limits else None,
+    )
+
+
+def _leaps(
+    state: ConditionState, residual: Floats, usable: Bools, deviation: Floats, spread: Floats, armed: Bools
+) -> tuple[Floats, Floats | None]:
+    """(n, A, C) each: the last usable residual up to the sample; and the height of a leap, None if there is none."""
     last = _last_usable(state.residual, residual, usable)
     before = np.concatenate([state.residual[None], last[:-1]])
     moved = residual - before
@@ -133,15 +186,14 @@ def leaps(
     noise = np.where(deviation > 0, deviation, np.inf)
     far = moved > np.maximum(_LEAP_DEVIATIONS * noise, _LEAP_SPREADS * spread)
     if not (far.any() or state.leap.any()):
-        return Leaps(residual=last, height=np.broadcast_to(state.leap, residual.shape), suspect=None)
+        return last, None
     leapt = usable & far & (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
     relative = np.where(usable, moved / noise, 0.0)
     leapt &= relative > _DOMINANCE * np.sort(relative, axis=2)[:, :, -2:-1].max(axis=2, keepdims=True, initial=0.0)
-    height, now = np.empty_like(residual), state.leap
+    leap, now = np.empty_like(residual), state.leap
     for i in range(len(residual)):
-        now = height[i] = _leap_after(now, residual[i], usable[i], leapt[i])
-    suspect = (height != 0) & usable
-    return Leaps(residual=last, height=height, suspect=suspect if suspect.any() else None)
+        now = leap[i] = _leap_after(now, residual[i], usable[i], leapt[i])
+    return last, leap
 
 
 def _last_usable(initial: Floats, residual: Floats, usable: Bools) -> Floats:
@@ -162,15 +214,55 @@ def _leap_after(leap: Floats, residual: Floats, usable: Bools, leapt: Bools) -> 
     return np.where(leapt & (leap == 0), residual, leap)
 
 
+def _limits(layout: Layout, state: ConditionState, readings: Readings, suspect: Bools | None) -> Limits:
+    """For how long signals were beyond their limits: one spike is no alarm."""
+    credible = readings.good
+    if suspect is not None:
+        credible = credible.copy()
+        credible[:, :, layout.condition_at] &= ~suspect
+    unbelieved = _unbelieved(state, readings, credible)
+    active = credible & readings.on[:, :, None] & ~unbelieved
+    values = readings.values
+    beyond_alert = (values >= layout.limit_alert) | (values <= layout.limit_alert_low)
+    beyond_alarm = (values >= layout.limit_alarm) | (values <= layout.limit_alarm_low)
+    return Limits(
+        over_alert=_running_length(state.over_alert, active & beyond_alert),
+        over_alarm=_running_length(state.over_alarm, active & beyond_alarm),
+        unbelieved=unbelieved,
+        settled=readings.settled,
+    )
+
+
+def _unbelieved(state: ConditionState, readings: Readings, credible: Bools) -> Bools:
+    """(n, A, S) since the last settled sample the sensor has told nothing credible; a missing reading tells nothing."""
+    impossible = np.isin(readings.quality, (Quality.SENTINEL, Quality.OUT_OF_RANGE, Quality.STUCK))
+    decides = readings.settled[:, :, None] & (impossible | credible)
+    if not (state.unbelieved.any() or (decides & impossible).any()):
+        return np.zeros(credible.shape, dtype=np.bool_)
+    step = np.arange(len(credible))[:, None, None]
+    last = np.maximum.accumulate(np.where(decides, step, -1), axis=0)
+    found = np.take_along_axis(impossible, np.maximum(last, 0), axis=0)
+    return np.where(last >= 0, found, state.unbelieved)
+
+
+def _running_length(initial: Ints, holds: Bools) -> Ints:
+    """For how many steps running `holds` (n, A, ...) is true, after `initial` (A, ...) of them."""
+    if not holds.any():
+        return np.zeros(holds.shape, dtype=np.int64)
+    step = np.arange(len(holds)).reshape(-1, *(1,) * initial.ndim)
+    last = np.maximum.accumulate(np.where(holds, -1, step), axis=0)
+    return np.where(last < 0, initial + step + 1, step - last)
+
+
 # --- the verdict ----------------------------------------------------------------------------------------------------
 
 
 def judge(
     layout: Layout,
     state: ConditionState,
-    readings: Readings,
-    leaps: Leaps,
+    signs: Signs,
     *,
+    t_ms: Ints,
     score: Floats,
     alert: Floats,
     calm: Floats,
@@ -185,41 +277,64 @@ def judge(
     `interval_ms` (A,): the usual time between samples.
     """
     counts = judged & armed
-    state = updated(state, residual=leaps.residual[-1], leap=leaps.height[-1])
-    hours, state = _observed(state, readings, interval_ms)
-    score = _held(state.score, score, counts)
-    alert = np.minimum(np.maximum(alert, ALERT_LEVEL), _HIGHEST_ALERT)
+    hours, state = _observed(state, signs)
+    score = score if counts.all() else _latest(state.score, score, counts)
     high = score >= np.minimum(np.maximum(calm, CLEAR_LEVEL), ALERT_LEVEL)
+    alert = np.minimum(np.maximum(alert, ALERT_LEVEL), _HIGHEST_ALERT)
     alerted, alarm, state = _latched(layout, state, score, high, alert, counts, hours, interval_ms)
     raised = alerted | alarm
-    since_ms, state = _since(state, readings.t_ms, high | raised, counts)
-    limit_alert, limit_alarm, state = _limits(layout, state, readings, leaps.suspect)
-    doubted, state = _persisting(state, leaps.suspect, counts.shape)
-    level = np.where(layout.has_limits & readings.on & ~armed, 1, 0)
-    level = np.where(counts, np.where(alarm, 3, np.where(alerted | doubted, 2, 1)), level)
-    over_limit = np.where(_any_column(limit_alarm) & readings.settled, 3, np.where(_any_column(limit_alert), 2, 0))
+    since_ms, state = _since(state, t_ms, high | raised, counts)
+    level = counts.astype(np.int8)
+    level[counts & alerted] = Condition.ALERT
+    if signs.suspect_samples is not None:
+        level[counts & (signs.suspect_samples >= LIMIT_SAMPLES)] = Condition.ALERT
+    level[counts & alarm] = Condition.ALARM
+    beyond = None
+    if signs.limits is not None:
+        over_limit, beyond = _over_limit(signs.limits)
+        level = np.maximum(np.where(signs.running & ~armed, np.int8(Condition.NORMAL), level), over_limit)
+        raised = raised | (over_limit > 0)
     verdict = Verdict(
-        condition=np.maximum(level, over_limit).astype(np.int8),
-        since_ms=since_ms,
-        score=score,
-        limit_exceeded=limit_alert | limit_alarm,
-        evident=counts & high & (raised | (over_limit > 0)),
+        condition=level, since_ms=since_ms, score=score, limit_exceeded=beyond, evident=counts & high & raised
     )
-    return verdict, state
+    return verdict, _after_signs(state, signs)
 
 
-def _any_column(holds: Bools) -> Bools:
-    """(n, A) of (n, A, k), quickly where it holds nowhere."""
-    return np.asarray(holds.any(axis=2)) if holds.any() else np.zeros(holds.shape[:2], dtype=np.bool_)
+def _over_limit(limits: Limits) -> tuple[NDArray[np.int8], Bools]:
+    """(n, A) the condition that a limit demands, 0 for none; and (n, A, S) where one is exceeded."""
+    alert, alarm = limits.over_alert >= LIMIT_SAMPLES, limits.over_alarm >= LIMIT_SAMPLES
+    over = np.zeros(limits.settled.shape, dtype=np.int8)
+    if alert.any() or alarm.any():
+        over[alert.any(axis=2)] = Condition.ALERT
+        over[alarm.any(axis=2) & limits.settled] = Condition.ALARM
+    return over, alert | alarm
 
 
-def _observed(state: ConditionState, readings: Readings, interval_ms: Floats) -> tuple[Floats, ConditionState]:
-    """Observed running hours at every sample: a gap counts as two usual intervals at most."""
-    longest = np.where(interval_ms > 0, 2.0 * interval_ms, np.inf)
-    step_hours = np.minimum(readings.step_ms, longest) / 3_600_000.0
-    hours = state.observed_hours + np.cumsum(np.where(readings.on, step_hours, 0.0), axis=0)
-    idle = np.where(readings.on, 0.0, step_hours).sum(axis=0)
-    return hours, updated(state, observed_hours=hours[-1], idle_hours=state.idle_hours + idle)
+def _after_signs(state: ConditionState, signs: Signs) -> ConditionState:
+    limits, suspect = signs.limits, signs.suspect_samples
+    state = updated(state, residual=signs.residual[-1], leap=signs.leap[-1])
+    if suspect is not None:
+        state = updated(state, suspect_samples=suspect[-1])
+    if limits is None:
+        return state
+    return updated(
+        state,
+        over_alert=limits.over_alert[-1],
+        over_alarm=limits.over_alarm[-1],
+        unbelieved=limits.unbelieved[-1],
+    )
+
+
+def _observed(state: ConditionState, signs: Signs) -> tuple[Floats, ConditionState]:
+    """Observed running hours at every sample."""
+    if signs.running.all():
+        hours = np.cumsum(signs.step_hours, axis=0)
+    else:
+        hours = np.cumsum(np.where(signs.running, signs.step_hours, 0.0), axis=0)
+        idle = np.where(signs.running, 0.0, signs.step_hours).sum(axis=0)
+        state = updated(state, idle_hours=state.idle_hours + idle)
+    hours += state.observed_hours
+    return hours, updated(state, observed_hours=hours[-1])
 
 
 _Column = TypeVar("_Column", bound=np.generic)
@@ -231,10 +346,6 @@ def _latest(initial: NDArray[_Column], values: NDArray[_Column], at: Bools) -> N
     index = np.maximum.accumulate(np.where(at, step, -1), axis=0)
     taken = np.take_along_axis(values, np.maximum(index, 0), axis=0)
     return np.where(index >= 0, taken, initial)
-
-
-def _held(initial: Floats, score: Floats, counts: Bools) -> Floats:
-    return score if counts.all() else _latest(initial, score, counts)
 
 
 def _latched(
@@ -273,52 +384,3 @@ def _since(state: ConditionState, t_ms: Ints, lasts: Bools, counts: Bools) -> tu
     before = np.concatenate([state.since_ms[None] >= 0, lasts[:-1]])
     since = _latest(state.since_ms, np.where(lasts, t_ms, np.int64(-1)), (lasts & ~before & counts) | ~lasts)
     return since, updated(state, since_ms=since[-1])
-
-
-def _limits(
-    layout: Layout, state: ConditionState, readings: Readings, suspect: Bools | None
-) -> tuple[Bools, Bools, ConditionState]:
-    """(n, A, S) where a signal was beyond its limits for some samples running: one spike is no alarm."""
-    if not layout.has_limits:
-        none = np.zeros(readings.values.shape, dtype=np.bool_)
-        return none, none, state
-    credible = readings.good
-    if suspect is not None:
-        credible = credible.copy()
-        credible[:, :, layout.condition_at] &= ~suspect
-    unbelieved = _unbelieved(state, readings, credible)
-    active = credible & readings.on[:, :, None] & ~unbelieved
-    values = readings.values
-    beyond_alert = (values >= layout.limit_alert) | (values <= layout.limit_alert_low)
-    beyond_alarm = (values >= layout.limit_alarm) | (values <= layout.limit_alarm_low)
-    over_alert = _running_length(state.over_alert, active & beyond_alert)
-    over_alarm = _running_length(state.over_alarm, active & beyond_alarm)
-    after = updated(state, over_alert=over_alert[-1], over_alarm=over_alarm[-1], unbelieved=unbelieved[-1])
-    return over_alert >= LIMIT_SAMPLES, over_alarm >= LIMIT_SAMPLES, after
-
-
-def _unbelieved(state: ConditionState, readings: Readings, credible: Bools) -> Bools:
-    """(n, A, S) since the last settled sample the sensor has told nothing credible; a missing reading tells nothing."""
-    impossible = np.isin(readings.quality, (Quality.SENTINEL, Quality.OUT_OF_RANGE, Quality.STUCK))
-    decides = readings.settled[:, :, None] & (impossible | credible)
-    if not (state.unbelieved.any() or (decides & impossible).any()):
-        return np.zeros(credible.shape, dtype=np.bool_)
-    step = np.arange(len(credible))[:, None, None]
-    last = np.maximum.accumulate(np.where(decides, step, -1), axis=0)
-    found = np.take_along_axis(impossible, np.maximum(last, 0), axis=0)
-    return np.where(last >= 0, found, state.unbelieved)
-
-
-def _persisting(state: ConditionState, suspect: Bools | None, shape: tuple[int, ...]) -> tuple[Bools, ConditionState]:
-    holds = np.zeros(shape, dtype=np.bool_) if suspect is None else np.asarray(suspect.any(axis=2))
-    length = _running_length(state.suspect_samples, holds)
-    return length >= LIMIT_SAMPLES, updated(state, suspect_samples=length[-1])
-
-
-def _running_length(initial: Ints, holds: Bools) -> Ints:
-    """For how many steps running `holds` (n, A, ...) is true, after `initial` (A, ...) of them."""
-    if not holds.any():
-        return np.zeros(holds.shape, dtype=np.int64)
-    step = np.arange(len(holds)).reshape(-1, *(1,) * initial.ndim)
-    last = np.maximum.accumulate(np.where(holds, -1, step), axis=0)
-    return np.where(last < 0, initial + step + 1, step - last)

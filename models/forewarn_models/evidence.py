@@ -61,6 +61,7 @@ _CALM_MOST: Final = 0.9
 _TRUSTED_SAMPLES: Final = 400.0
 _CAUTION: Final = 0.3
 """Thresholds of a baseline of n samples, fewer than trusted, are raised by (trusted / n) to this power."""
+_POWERS: Final = np.arange(3.0)
 _CONSTANT: Final = 1e-3
 _FINEST: Final = 1e-6
 """Smallest standard deviation of a residual, relative to the reading: of a signal that was constant, of any other."""
@@ -238,25 +239,15 @@ def _evidence(z: Floats, freedom: Floats, offset: Floats, significance: Floats) 
     )
 
 
-def collected(
-    state: EvidenceState,
-    evidence: Evidence,
-    residual: Floats,
-    leverage: Floats,
-    usable: Bools,
-    counts: Bools,
-    calibrating: Bools,
-) -> EvidenceState:
-    """The state with a segment added to what is pending.
+def collected(state: EvidenceState, evidence: Evidence, counts: Bools) -> EvidenceState:
+    """The state with the largest distance of a segment, among samples of familiar regimes, `counts` (n, A)."""
+    maximum = (evidence.distance * counts).max(axis=0)
+    return updated(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
 
-    `residual` (n, A, C) counts where `usable` (n, A, C) in samples of familiar regimes, `counts` (n, A), of assets that
-    are `calibrating` (A,); `leverage` (n, A).
-    """
-    maximum = np.where(counts, evidence.distance, 0.0).max(axis=0)
-    state = updated(state, pending_maximum=np.maximum(state.pending_maximum, maximum))
-    if not calibrating.any():
-        return state
-    used = usable & (counts & calibrating)[:, :, None]
+
+def collected_scatter(state: EvidenceState, residual: Floats, leverage: Floats, used: Bools) -> EvidenceState:
+    """The state with a segment added to what is pending: `residual` (n, A, C) where `used` (n, A, C), of predictions
+    of `leverage` (n, A)."""
     deviation = np.where(state.samples > 2 * state.samples.shape[1], state.deviation, 0.0)
     error = residual / np.sqrt(1.0 + leverage)[:, :, None]
     bound = np.where(deviation > 0, _LEARN_CLIP * deviation, np.inf)
@@ -275,44 +266,44 @@ def learned(
     *,
     healthy: Bools,
     alarmed: Bools,
-    calibrating: Bools,
     complete: Bools,
-    level: Floats,
-    steadiness: Floats,
     interval_ms: Floats,
 ) -> EvidenceState:
-    """The state after a window, (A,) each: learned where `healthy`; its maximum counts if it is `complete`, and waits
-    if the machine is neither healthy nor `alarmed`.
+    """The state after a window, (A,) each: its maximum counts if it is `complete`, for the budget where `healthy`, and
+    waits if the machine is neither healthy nor `alarmed`."""
+    state = _counted(state, healthy, alarmed, complete)
+    return _budgeted(layout, settings, state, interval_ms)
+
+
+def learned_scatter(state: EvidenceState, keep: Bools, level: Floats, steadiness: Floats) -> EvidenceState:
+    """The state after a window whose residuals are learned from where `keep` (A,).
 
     `level` (A, C) typical size of the readings and `steadiness` (A, C) share of readings that repeat the one before:
     they bound the standard deviation of signals that hardly move from below.
     """
-    state = _counted(state, healthy, alarmed, complete)
-    state = updated(state, pending_maximum=np.zeros(len(healthy)))
-    if not calibrating.any():
-        return _budgeted(layout, settings, state, interval_ms)
-    keep = (healthy & calibrating)[:, None]
     state = updated(
         state,
-        products=state.products + keep[:, :, None] * state.pending_products,
-        samples=state.samples + keep * state.pending_samples,
+        products=state.products + keep[:, None, None] * state.pending_products,
+        samples=state.samples + keep[:, None] * state.pending_samples,
         pending_products=np.zeros_like(state.pending_products),
         pending_samples=np.zeros_like(state.pending_samples),
     )
-    return _fitted(_budgeted(layout, settings, state, interval_ms), level, steadiness)
+    return _fitted(state, level, steadiness)
 
 
 def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Bools) -> EvidenceState:
+    maximum = state.pending_maximum
     most = np.where(state.threshold > 0, state.threshold, np.inf)
-    highest = 0.5 * np.clip(state.pending_maximum, 1.0, most) ** 2
-    counts = complete & (state.fitted_samples > 0) & (state.pending_maximum > 0)
-    waiting = state.waiting_maxima + counts[:, None] * np.stack([np.ones_like(highest), highest, highest**2], axis=1)
+    highest = 0.5 * np.minimum(np.maximum(maximum, 1.0), most) ** 2
+    counts = complete & (state.fitted_samples > 0) & (maximum > 0)
+    waiting = state.waiting_maxima + counts[:, None] * highest[:, None] ** _POWERS
     kept = np.minimum(1.0, _REMEMBERED_WINDOWS / np.maximum(state.maxima[:, :1], 1.0))
     return updated(
         state,
+        pending_maximum=np.zeros_like(maximum),
         maxima=kept * state.maxima + healthy[:, None] * waiting,
         unbudgeted=state.unbudgeted + healthy * waiting[:, 0],
-        waiting_maxima=np.where((healthy | alarmed)[:, None], 0.0, waiting),
+        waiting_maxima=waiting * ~(healthy | alarmed)[:, None],
     )
 
 

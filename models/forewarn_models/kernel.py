@@ -23,7 +23,7 @@ from forewarn_models import regime as regimes
 from forewarn_models import relearning as relearnings
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
 from forewarn_models.asset_type import AssetType
-from forewarn_models.condition import Leaps, Verdict
+from forewarn_models.condition import Signs, Verdict
 from forewarn_models.diagnosis import mode_probabilities
 from forewarn_models.evidence import Evidence
 from forewarn_models.fleet_model import PathState, followed_path, predicted_life
@@ -39,6 +39,7 @@ from forewarn_models.layout import (
     inverse_where_positive,
     layout_of,
     row_sums,
+    sums,
     updated,
 )
 from forewarn_models.prognosis import failure_severity, followed, remaining_life
@@ -72,7 +73,6 @@ __all__ = [
 
 _LOOK_AHEAD: Final = 4096
 """Samples of all assets that are compared at once."""
-_LEAST_DUTY: Final = 0.1
 _MATURE_BASELINES: Final = 3
 _NEW_DUTY_WEIGHT: Final = 0.25
 """Samples of a new duty follow each other closely: four tell as much as one of the baseline."""
@@ -176,31 +176,56 @@ def _check_shapes(model: Model, state: State, block: Block) -> None:
 class _Compared:
     """Readings beside what was learned of them; (n, A) unless stated."""
 
+    windows: list[slice]
+    """The steps of each, W of them."""
+    learning: Bools
+    """(A,)"""
+    interval_ms: Floats
+    """(A,) the usual time between samples."""
     readings: Readings
-    prediction: Prediction
     readable: Bools
     """The machine runs settled, and the regime and something of its condition can be read."""
+    prediction: Prediction
     residual: Floats
     """(n, A, C) 0 where unknown."""
-    filled: Floats
-    """(n, A, C) readings relative to the level; what was expected where they cannot be used."""
     unknown: Bools | None
     """(n, A, C) where nothing can be compared; None if there is no such place."""
     unusable: Bools | None
     """(n, A, C) the same and where a sensor is suspect."""
     void: Bools | None
     """(n, A, C) where a sensor lies."""
-    leaps: Leaps
-    strangeness: Floats
+    signs: Signs
     doubt: Floats
     standard: Floats
     """(n, A, C) the residual over its standard deviation and the doubt."""
     gain: Floats
+    filled: Floats
+    """(n, A, C) readings relative to the level; what was expected where they cannot be used."""
+    familiar: Bools
+    weight: Floats | None
+    """Of the sample in the regression to come; None for 0."""
+    pending: "_Pending"
 
     @property
     def judged(self) -> Bools:
         """The sample can be compared with what was learned."""
         return self.prediction.known
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pending:
+    """What windows leave to be learned from; W of them."""
+
+    readable: Ints
+    familiar: Ints
+    strange: Ints
+    """(W, A) numbers of samples."""
+    features: Floats
+    filled: Floats
+    counted: Ints
+    """(W, A, p), (W, A, C), (W, A) sums and number of the samples that may become a block of the reference."""
+    longest_ms: Floats
+    """(W, A) between two samples."""
 
 
 def _assess_windows(model: Model, state: State, t_ms: Ints, values: Floats, told: Assessment) -> tuple[int, State]:
@@ -216,13 +241,14 @@ def _assess_windows(model: Model, state: State, t_ms: Ints, values: Floats, told
     )
     readable = _readable(layout, readings)
     state = _anchored(layout, state, readings, readable)
-    basis, windows = state, _windows(layout.window, state.step, len(t_ms))
-    compared = _compared(model, state, readings, readable, ~learning, windows)
-    for steps in windows:
-        state = _assess_segment(model, state, during(compared, steps), during(told, steps))
+    compared = _compared(model, state, readings, readable, learning, _windows(layout.window, state.step, len(t_ms)))
+    basis, done = state, 0
+    for index, steps in enumerate(compared.windows):
+        state, done = _assess_segment(model, state, compared, index, told), steps.stop
         if not _stands(basis, state):
             break
-    return steps.stop, state
+    _tell_readings(layout, compared, slice(0, done), told)
+    return done, state
 
 
 def _windows(window: int, step: int, n: int) -> list[slice]:
@@ -241,6 +267,7 @@ def _stands(basis: State, state: State) -> bool:
 
 
 def _readable(layout: Layout, readings: Readings) -> Bools:
+    """(n, A) the machine runs settled, and the regime and something of its condition can be read."""
     if readings.good.all() and len(layout.condition):
         return readings.settled
     regime, condition = readings.good[:, :, layout.regime_at], readings.good[:, :, layout.condition_at]
@@ -257,51 +284,91 @@ def _anchored(layout: Layout, state: State, readings: Readings, readable: Bools)
 
 
 def _compared(
-    model: Model, state: State, readings: Readings, readable: Bools, armed: Bools, windows: list[slice]
+    model: Model, state: State, readings: Readings, readable: Bools, learning: Bools, windows: list[slice]
 ) -> _Compared:
-    layout, regime = model.layout, state.regime
-    prediction = regimes.predict(layout, regime, readings.values, readable, windows)
-    filled = readings.values[:, :, layout.condition_at] - regime.level
+    layout, interval_ms = model.layout, _interval_ms(state.baseline)
+    prediction = regimes.predict(layout, state.regime, readings.values, readable, windows)
+    filled = readings.values[:, :, layout.condition_at] - state.regime.level
     residual = filled - prediction.expected
     good = readings.good[:, :, layout.condition_at]
     usable = good if prediction.known.all() else good & prediction.known[:, :, None]
     unknown = None if usable.all() else ~usable
     if unknown is not None:
         residual[unknown] = 0.0
-    leaps = verdicts.leaps(
-        state.condition, residual, usable, state.evidence.deviation, _spread(regime, layout), prediction.known & armed
+    signs = verdicts.signs(
+        layout,
+        state.condition,
+        readings,
+        residual=residual,
+        usable=usable,
+        deviation=state.evidence.deviation,
+        spread=_spread(state.regime, layout),
+        armed=prediction.known & ~learning,
+        interval_ms=interval_ms,
     )
-    believed = good if leaps.suspect is None else good & ~leaps.suspect
+    believed = good if signs.suspect is None else good & ~signs.suspect
     if not believed.all():
         np.copyto(filled, prediction.expected, where=~believed)
     strangeness = _strangeness(model, prediction.leverage)
-    doubt = _doubt(model, regime.weight, prediction.leverage, strangeness)
+    familiar = prediction.known & (strangeness < 1.0)
+    weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
+    doubt = _doubt(model, state.regime.weight, prediction.leverage, strangeness)
     return _Compared(
+        windows=windows,
+        learning=learning,
+        interval_ms=interval_ms,
         readings=readings,
-        prediction=prediction,
         readable=readable,
+        prediction=prediction,
         residual=residual,
-        filled=filled,
         unknown=unknown,
-        unusable=unknown if leaps.suspect is None else ~usable | leaps.suspect,
-        void=_void(layout, readings, leaps),
-        leaps=leaps,
-        strangeness=strangeness,
+        unusable=unknown if signs.suspect is None else ~usable | signs.suspect,
+        void=_void(layout, readings, signs),
+        signs=signs,
         doubt=doubt,
         standard=evidences.standardised(state.evidence, residual, doubt),
-        gain=_gain(layout, readings, prediction.known, _interval_ms(state.baseline)),
+        gain=_gain(layout, readings, prediction.known, interval_ms),
+        filled=filled,
+        familiar=familiar,
+        weight=weight if weight.any() else None,
+        pending=_pending(windows, readings, prediction, filled, readable, learning, familiar, strangeness),
     )
 
 
-def _void(layout: Layout, readings: Readings, leaps: Leaps) -> Bools | None:
+def _pending(
+    windows: list[slice],
+    readings: Readings,
+    prediction: Prediction,
+    filled: Floats,
+    readable: Bools,
+    learning: Bools,
+    familiar: Bools,
+    strangeness: Floats,
+) -> _Pending:
+    counted = readable & (learning | familiar)
+    features = prediction.features
+    if not counted.all():
+        features, filled = features * counted[:, :, None], filled * counted[:, :, None]
+    return _Pending(
+        readable=sums(readable, windows, np.int64),
+        familiar=sums(familiar, windows, np.int64),
+        strange=sums(prediction.known & (strangeness > 0), windows, np.int64),
+        features=sums(features, windows),
+        filled=sums(filled, windows),
+        counted=sums(counted, windows, np.int64),
+        longest_ms=np.maximum.reduceat(readings.step_ms, [steps.start for steps in windows], axis=0),
+    )
+
+
+def _void(layout: Layout, readings: Readings, signs: Signs) -> Bools | None:
     """(n, A, C) where the sensor is stuck or leapt, or one of the regime is stuck: until that is known, what is normal
     looks wrong."""
     stuck: Bools = readings.quality == Quality.STUCK
     if not stuck.any():
-        return leaps.suspect
+        return signs.suspect
     regime_lost = np.asarray(stuck[:, :, layout.regime_at].any(axis=2))
     void: Bools = stuck[:, :, layout.condition_at] | regime_lost[:, :, None]
-    return void if leaps.suspect is None else void | leaps.suspect
+    return void if signs.suspect is None else void | signs.suspect
 
 
 def _doubt(model: Model, weight: Floats, leverage: Floats, strangeness: Floats) -> Floats:
@@ -360,66 +427,45 @@ def _spread(regime: regimes.RegimeState, layout: Layout) -> Floats:
 # --- one segment: at most up to the end of a window -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Segment:
-    """What the stages found."""
-
-    compared: _Compared
-    maturity: NDArray[np.int8]
-    """(A,) `Maturity`."""
-    learning: Bools
-    """(A,)"""
-    interval_ms: Floats
-    """(A,)"""
-    evidence: Evidence
-    verdict: Verdict
-
-
-def _assess_segment(model: Model, state: State, compared: _Compared, told: Assessment) -> State:
-    """Write what a segment says into `told`; the state after it."""
-    layout, maturity = model.layout, _maturity(model.settings, state.baseline)
-    learning, interval_ms = maturity == Maturity.LEARNING, _interval_ms(state.baseline)
+def _assess_segment(model: Model, state: State, compared: _Compared, index: int, told: Assessment) -> State:
+    """Write what a window says into `told`; the state after it."""
+    layout, steps = model.layout, compared.windows[index]
     evidence, evidence_state = evidences.accumulate(
         layout,
         state.evidence,
         state.reference,
-        compared.standard,
-        compared.gain,
-        unusable=compared.unusable,
-        void=compared.void,
+        compared.standard[steps],
+        compared.gain[steps],
+        unusable=None if compared.unusable is None else compared.unusable[steps],
+        void=None if compared.void is None else compared.void[steps],
     )
     per_threshold = inverse_where_positive(state.evidence.threshold)
     verdict, condition = verdicts.judge(
         layout,
         state.condition,
-        compared.readings,
-        compared.leaps,
+        during(compared.signs, steps),
+        t_ms=compared.readings.t_ms[steps],
         score=_score(evidence, per_threshold),
         alert=state.evidence.alert * per_threshold,
         calm=state.evidence.calm * per_threshold,
-        judged=compared.judged,
-        armed=~learning,
-        interval_ms=interval_ms,
+        judged=compared.judged[steps],
+        armed=~compared.learning,
+        interval_ms=compared.interval_ms,
     )
-    segment = _Segment(
-        compared=compared,
-        maturity=maturity,
-        learning=learning,
-        interval_ms=interval_ms,
-        evidence=evidence,
-        verdict=verdict,
-    )
-    _tell(model, state, segment, told)
+    _tell(model, state, compared, steps, evidence, verdict, told)
     after = updated(
         state,
-        step=state.step + len(compared.readable),
-        readings=remembered(state.readings, compared.readings, learning),
-        path=_tell_fleet_remaining_life(model, state.path, compared.readings, told),
-        evidence=evidence_state,
+        step=state.step + steps.stop - steps.start,
+        readings=remembered(state.readings, compared.readings, steps, compared.learning),
+        path=_tell_fleet_remaining_life(model, state.path, compared.readings, steps, told),
+        evidence=evidences.collected(evidence_state, evidence, compared.familiar[steps]),
         condition=condition,
     )
-    after = _collected(model, state, after, segment)
-    return _learned(model, after, segment, told) if after.step == layout.window else after
+    after = _collected(model, after, compared, index)
+    if after.step < layout.window:
+        return after
+    last = steps.stop - 1
+    return _learned(model, after, compared, verdict, told.failure_mode_probability[last], told.t_ms[last])
 
 
 def _score(evidence: Evidence, per_threshold: Floats) -> Floats:
@@ -458,33 +504,50 @@ def _nothing_told(layout: Layout, t_ms: Ints) -> Assessment:
     )
 
 
-def _tell(model: Model, state: State, segment: _Segment, told: Assessment) -> None:
-    """Write the segment into the assessment, all but the remaining life by a fleet model."""
-    layout, evidence, verdict, compared = model.layout, segment.evidence, segment.verdict, segment.compared
-    where, known = compared.judged & ~segment.learning, compared.judged
-    score = verdict.score * where
+def _tell_readings(layout: Layout, compared: _Compared, steps: slice, told: Assessment) -> None:
+    """Write what does not depend on the evidence."""
+    unknown, suspect = compared.unknown, compared.signs.suspect
+    _put(layout, told.residual[steps], compared.residual[steps], None if unknown is None else ~unknown[steps])
+    told.quality[steps] = compared.readings.quality[steps]
+    if suspect is not None:
+        _put(layout, told.quality[steps], np.array(Quality.LEAP), suspect[steps])
+
+
+def _tell(
+    model: Model,
+    state: State,
+    compared: _Compared,
+    steps: slice,
+    evidence: Evidence,
+    verdict: Verdict,
+    told: Assessment,
+) -> None:
+    """Write what a window says, all but the remaining life by a fleet model."""
+    layout, known = model.layout, compared.judged[steps]
+    where, score = None, verdict.score
+    if not known.all() or compared.learning.any():
+        where = known & ~compared.learning
+        score, where = score * where, where[:, :, None]
     contribution = evidence.term * (score / np.where(evidence.total > 0, evidence.total, 1.0))[:, :, None]
-    by_now = state.regime.level + state.reference.level * state.evidence.deviation
     in_units = evidence.offset * state.evidence.deviation
-    in_units *= compared.doubt[:, :, None]
-    everywhere, told_where = bool(known.all()), None if where.all() else where[:, :, None]
-    _put(layout, told.contribution, contribution)
-    _put(layout, told.residual, compared.residual, None if compared.unknown is None else ~compared.unknown)
-    _put(layout, told.deviation, in_units, told_where)
-    _put(layout, told.significance, evidence.significance, told_where)
-    _put(layout, told.expected, by_now + compared.prediction.expected, None if everywhere else known[:, :, None])
-    told.anomaly_score[:] = row_sums(contribution)
-    told.condition[:] = verdict.condition
-    told.since_ms[:] = verdict.since_ms
-    told.maturity[:] = segment.maturity
-    told.quality[:] = compared.readings.quality
-    if compared.leaps.suspect is not None:
-        _put(layout, told.quality, np.array(Quality.LEAP), compared.leaps.suspect)
-    told.limit_exceeded[:] = verdict.limit_exceeded
-    told.health_index[:] = _health(model, verdict)
+    in_units *= compared.doubt[steps, :, None]
+    expected = (
+        state.regime.level + state.reference.level * state.evidence.deviation + compared.prediction.expected[steps]
+    )
+    _put(layout, told.contribution[steps], contribution)
+    _put(layout, told.deviation[steps], in_units, where)
+    _put(layout, told.significance[steps], evidence.significance, where)
+    _put(layout, told.expected[steps], expected, None if where is None else known[:, :, None])
+    told.anomaly_score[steps] = row_sums(contribution)
+    told.condition[steps] = verdict.condition
+    told.since_ms[steps] = verdict.since_ms
+    told.maturity[steps] = _maturity(model.settings, state.baseline)
+    _tell_health(model, verdict, told.health_index[steps])
+    if verdict.limit_exceeded is not None:
+        told.limit_exceeded[steps] = verdict.limit_exceeded
     if verdict.evident.any():
-        told.rul_hours[:] = remaining_life(state.trend, compared.readings.t_ms, verdict.evident)
-        told.failure_mode_probability[:] = mode_probabilities(layout, evidence.significance, verdict.evident)
+        told.rul_hours[steps] = remaining_life(state.trend, told.t_ms[steps], verdict.evident)
+        told.failure_mode_probability[steps] = mode_probabilities(layout, evidence.significance, verdict.evident)
 
 
 def _put(layout: Layout, told: NDArray[Any], of_condition: NDArray[Any], where: Bools | None = None) -> None:
@@ -495,99 +558,107 @@ def _put(layout: Layout, told: NDArray[Any], of_condition: NDArray[Any], where: 
         told[:, :, layout.condition_at] = columns
 
 
-def _tell_fleet_remaining_life(model: Model, path: PathState, readings: Readings, told: Assessment) -> PathState:
+def _tell_health(model: Model, verdict: Verdict, health: Floats) -> None:
+    """1 up to the level of no evidence, 0 at the severity of a failure, along the logarithm in between."""
+    calm, exceeded = verdicts.CLEAR_LEVEL, verdict.limit_exceeded
+    if verdict.score.max() > calm:
+        failed = float(np.exp(failure_severity(model.knowledge)[0]))
+        span = np.log(max(failed, 2.0 * calm) / calm)
+        health[:] = np.clip(1.0 - np.log(np.maximum(verdict.score, calm) / calm) / span, 0.0, 1.0)
+    if exceeded is not None and exceeded.any():
+        over = exceeded.any(axis=2)
+        for level, most in _LIMIT_HEALTH.items():
+            np.minimum(health, most, out=health, where=over & (verdict.condition >= level))
+
+
+def _tell_fleet_remaining_life(
+    model: Model, path: PathState, readings: Readings, steps: slice, told: Assessment
+) -> PathState:
     """Write P10, P50, P90 in hours from the unit's path, if histories taught what it means; the path after it."""
     fleet = None if model.knowledge is None else model.knowledge.fleet_model
     if fleet is None:
         return path
-    features, path = followed_path(fleet, model.layout, path, readings)
-    told.rul_hours[:] = predicted_life(fleet, features)
+    features, path = followed_path(fleet, model.layout, path, during(readings, steps))
+    told.rul_hours[steps] = predicted_life(fleet, features)
     return path
-
-
-def _health(model: Model, verdict: Verdict) -> Floats:
-    """1 up to the level of no evidence, 0 at the severity of a failure, along the logarithm in between."""
-    calm = verdicts.CLEAR_LEVEL
-    health = np.ones(verdict.score.shape)
-    if verdict.score.max() > calm:
-        failed = float(np.exp(failure_severity(model.knowledge)[0]))
-        span = np.log(max(failed, 2.0 * calm) / calm)
-        health = np.clip(1.0 - np.log(np.maximum(verdict.score, calm) / calm) / span, 0.0, 1.0)
-    if verdict.limit_exceeded.any():
-        over = verdict.limit_exceeded.any(axis=2)
-        for level, most in _LIMIT_HEALTH.items():
-            health = np.where(over & (verdict.condition >= level), np.minimum(health, most), health)
-    return health
 
 
 # --- what is learned ------------------------------------------------------------------------------------------------
 
 
-def _collected(model: Model, before: State, state: State, segment: _Segment) -> State:
-    """The state with the segment put aside for learning at the end of the window."""
-    compared, learning = segment.compared, segment.learning
-    prediction, readable, strangeness = compared.prediction, compared.readable, compared.strangeness
-    familiar = compared.judged & (strangeness < 1.0)
-    weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
-    used = ~compared.unusable if compared.unusable is not None else np.ones(compared.residual.shape, dtype=np.bool_)
-    return updated(
+def _collected(model: Model, state: State, compared: _Compared, index: int) -> State:
+    """The state with what a window leaves put aside for learning at its end."""
+    layout, pending, learning, steps = model.layout, compared.pending, compared.learning, compared.windows[index]
+    after = updated(
         state,
-        relearning=relearnings.noted_gap(
-            model.layout, state.relearning, compared.readings.step_ms, segment.interval_ms
-        ),
-        regime=regimes.collected(state.regime, prediction, compared.filled, weight),
+        relearning=relearnings.noted_gap(layout, state.relearning, pending.longest_ms[index], compared.interval_ms),
         reference=references.collected(
-            state.reference, prediction.features, compared.filled, readable & (learning | familiar)
+            state.reference, pending.features[index], pending.filled[index], pending.counted[index]
         ),
-        evidence=evidences.collected(
-            state.evidence,
-            segment.evidence,
-            compared.residual,
-            prediction.leverage,
-            used,
-            familiar,
-            _calibrating(model, before.baseline),
+        baseline=updated(
+            state.baseline,
+            pending=state.baseline.pending + pending.readable[index],
+            pending_familiar=state.baseline.pending_familiar + pending.familiar[index],
+            pending_strange=state.baseline.pending_strange + pending.strange[index],
         ),
-        baseline=_counted(state.baseline, segment, familiar),
     )
-
-
-def _counted(baseline: BaselineState, segment: _Segment, familiar: Bools) -> BaselineState:
-    compared, learning = segment.compared, segment.learning
-    counted = updated(
-        baseline,
-        pending=baseline.pending + compared.readable.sum(axis=0),
-        pending_familiar=baseline.pending_familiar + familiar.sum(axis=0),
-        pending_strange=baseline.pending_strange + (compared.judged & (compared.strangeness > 0)).sum(axis=0),
-    )
-    if not learning.any():
-        return counted
-    step = compared.readings.step_ms
-    timed = learning & compared.readable & (step > 0)
+    if compared.weight is not None:
+        regime = regimes.collected(
+            state.regime, compared.prediction.features[steps], compared.filled[steps], compared.weight[steps]
+        )
+        after = updated(after, regime=regime)
+    if learning.any():
+        after = updated(after, baseline=_timed(after.baseline, compared, steps))
+    calibrating = _calibrating(model, state.baseline)
+    if not calibrating.any():
+        return after
+    used = (compared.familiar[steps] & calibrating)[:, :, None] & _usable(compared, steps)
     return updated(
-        counted,
-        pending_log_interval=baseline.pending_log_interval + np.log(np.where(timed, step, 1.0)).sum(axis=0),
+        after,
+        evidence=evidences.collected_scatter(
+            state.evidence, compared.residual[steps], compared.prediction.leverage[steps], used
+        ),
+    )
+
+
+def _usable(compared: _Compared, steps: slice) -> Bools:
+    """(n, A, C)"""
+    if compared.unusable is None:
+        return np.ones(compared.residual[steps].shape, dtype=np.bool_)
+    return ~compared.unusable[steps]
+
+
+def _timed(baseline: BaselineState, compared: _Compared, steps: slice) -> BaselineState:
+    """What a window tells of the usual time between samples."""
+    step_ms = compared.readings.step_ms[steps]
+    timed = compared.learning & compared.readable[steps] & (step_ms > 0)
+    return updated(
+        baseline,
+        pending_log_interval=baseline.pending_log_interval + np.log(np.where(timed, step_ms, 1.0)).sum(axis=0),
         pending_intervals=baseline.pending_intervals + timed.sum(axis=0),
     )
 
 
-def _learned(model: Model, state: State, segment: _Segment, told: Assessment) -> State:
-    """The state after a window: learned if it was healthy, its trend followed if it was not."""
-    layout, baseline, learning = model.layout, state.baseline, segment.learning
-    healthy = _healthy(state, learning=learning)
-    calibrating = _calibrating(model, baseline)
-    evident = segment.verdict.evident[-1]
+def _learned(
+    model: Model, state: State, compared: _Compared, verdict: Verdict, mode_probability: Floats, t_ms: Ints
+) -> State:
+    """The state after a window: learned if it was healthy, its trend followed if it was not.
+
+    `mode_probability` (A, M) and `t_ms` (A,) of its last sample.
+    """
+    layout, baseline, learning, evident = model.layout, state.baseline, compared.learning, verdict.evident[-1]
+    healthy, calibrating = _healthy(state, learning=learning), _calibrating(model, baseline)
     trend = followed(
         layout,
         model.knowledge,
         state.trend,
-        t_ms=segment.compared.readings.t_ms[-1],
+        t_ms=t_ms,
         hours=state.condition.observed_hours,
+        idle_hours=state.condition.idle_hours,
         score=state.condition.score,
         evident=evident,
         ended=state.condition.since_ms < 0,
-        mode_probability=told.failure_mode_probability[-1],
-        duty=_duty(state),
+        mode_probability=mode_probability,
     )
     regime = regimes.learned(layout, state.regime, healthy)
     evidence = evidences.learned(
@@ -596,12 +667,12 @@ def _learned(model: Model, state: State, segment: _Segment, told: Assessment) ->
         state.evidence,
         healthy=healthy,
         alarmed=state.condition.alarm,
-        calibrating=calibrating,
         complete=(2 * baseline.pending_familiar >= layout.window) & ~learning,
-        level=np.abs(regime.level + regime.reading_mean),
-        steadiness=_steadiness(state, layout),
-        interval_ms=segment.interval_ms,
+        interval_ms=compared.interval_ms,
     )
+    if calibrating.any():
+        level, steadiness = np.abs(regime.level + regime.reading_mean), _steadiness(state, layout)
+        evidence = evidences.learned_scatter(evidence, healthy & calibrating, level, steadiness)
     reference = references.learned(
         layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=learning
     )
@@ -616,7 +687,7 @@ def _learned(model: Model, state: State, segment: _Segment, told: Assessment) ->
         baseline=_baseline_after(layout, baseline, healthy, learning),
         relearning=relearning,
     )
-    anew = steady | _overhauled(layout, after, learning)
+    anew = steady | _overhauled(layout, after, learning) if learning.any() else steady
     return _begun_anew(layout, after, anew) if anew.any() else after
 
 
@@ -678,12 +749,6 @@ def _healthy(state: State, *, learning: Bools) -> Bools:
     calm = (evidence.pending_maximum < evidence.calm) | (evidence.calm <= 0)
     healthy: Bools = (learning | (quiet & calm)) & ~limited
     return healthy
-
-
-def _duty(state: State) -> Floats:
-    """(A,) share of the observed time that the machine runs."""
-    running, idle = state.condition.observed_hours, state.condition.idle_hours
-    return np.maximum(running / np.maximum(running + idle, 1e-9), _LEAST_DUTY)
 
 
 def _steadiness(state: State, layout: Layout) -> Floats:

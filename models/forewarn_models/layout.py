@@ -78,8 +78,12 @@ def row_dots(first: Floats, second: Floats) -> Floats:
 
 def inverse_where_positive(values: Floats) -> Floats:
     """1 / value, and 0 where a value is 0 or less."""
-    positive = values > 0
-    return np.where(positive, 1.0 / np.where(positive, values, 1.0), 0.0)
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+
+
+def sums(values: NDArray[Any], parts: Sequence[slice], dtype: Any = np.float64) -> NDArray[Any]:
+    """Sums over the steps of each of consecutive `parts`."""
+    return np.asarray(np.add.reduceat(values, [steps.start for steps in parts], axis=0, dtype=dtype))
 
 
 def by_asset(rows: Floats, matrices: Floats, parts: Sequence[slice]) -> Floats:

@@ -28,6 +28,8 @@ _MODEL_ERROR: Final = 0.4
 """Standard deviation of the logarithm of a remaining life extrapolated from a trend: faults do not grow exactly so."""
 _ROOT: Final = 4.0
 _P_F_SPREAD: Final = 0.5
+_LEAST_DUTY: Final = 0.1
+"""Share of the observed time that a machine runs, at least."""
 _FAILURE_LOG_SEVERITY: Final = math.log(8.0)
 _FAILURE_LOG_SPREAD: Final = 0.8
 _LOGISTIC_SPREAD: Final = math.pi / math.sqrt(3.0)
@@ -78,15 +80,15 @@ def followed(
     *,
     t_ms: Ints,
     hours: Floats,
+    idle_hours: Floats,
     score: Floats,
     evident: Bools,
     ended: Bools,
     mode_probability: Floats,
-    duty: Floats,
 ) -> TrendState:
     """The state after a window: a point more and a new estimate where `evident`, forgotten where the evidence `ended`.
 
-    (A,) each, `mode_probability` (A, M); `duty`: share of the time that the machine runs.
+    (A,) each, `mode_probability` (A, M); `hours` and `idle_hours`: how long it was seen running and standing.
     """
     if not (evident.any() or (ended & (state.count > 0)).any()):
         return state
@@ -106,6 +108,7 @@ def followed(
     quantiles = np.exp(log_median[:, None] + log_spread[:, None] * np.array([-_Z90, 0.0, _Z90]))
     rul, estimated = state.rul_hours.copy(), state.estimated_ms.copy()
     usable = np.isfinite(log_median)
+    duty = np.maximum(hours / np.maximum(hours + idle_hours, 1e-9), _LEAST_DUTY)
     rul[some] = np.where(usable[:, None], quantiles / duty[some, None], 0.0)
     estimated[some] = np.where(usable, t_ms[some], -1)
     return replace(state, rul_hours=rul, estimated_ms=estimated)

@@ -107,24 +107,28 @@ def read(
     )
 
 
-def remembered(state: ReadingState, readings: Readings, learning: Bools) -> ReadingState:
-    """The state after a segment; while an asset is `learning` (A,), how often its signals repeat is learned, too."""
-    run_length = readings.run_length[-1].astype(np.int64)
+def remembered(state: ReadingState, readings: Readings, steps: slice, learning: Bools) -> ReadingState:
+    """The state after some of the `steps` of a segment, consecutive ones from its beginning.
+
+    While an asset is `learning` (A,), how often its signals repeat is learned, too.
+    """
+    last = steps.stop - 1
+    run_length = readings.run_length[last].astype(np.int64)
     after = updated(
         state,
-        last_ms=readings.latest_ms[-1],
-        started_ms=readings.started_ms[-1],
-        last_value=np.where(run_length > 0, readings.raw[-1], 0.0),
+        last_ms=readings.latest_ms[last],
+        started_ms=readings.started_ms[last],
+        last_value=np.where(run_length > 0, readings.raw[last], 0.0),
         run_length=run_length,
     )
     if not learning.any():
         return after
-    learns = learning[:, None]
-    longest = np.maximum(state.longest_run, readings.run_length.max(axis=0))
+    learns, run_lengths = learning[:, None], readings.run_length[steps]
+    longest = np.maximum(state.longest_run, run_lengths.max(axis=0))
     return updated(
         after,
-        repeats=state.repeats + learns * readings.repeat.sum(axis=0),
-        transitions=state.transitions + learns * (readings.run_length > 0).sum(axis=0),
+        repeats=state.repeats + learns * readings.repeat[steps].sum(axis=0),
+        transitions=state.transitions + learns * (run_lengths > 0).sum(axis=0),
         longest_run=np.where(learns, longest, state.longest_run),
     )
 

@@ -102,17 +102,14 @@ def new_reference_state(layout: Layout, assets: int) -> ReferenceState:
     )
 
 
-def collected(state: ReferenceState, features: Floats, readings: Floats, counts: Bools) -> ReferenceState:
-    """The state with a segment added to the window under way: `features` (n, A, p), `readings` (n, A, C), missing ones
-    filled with what was expected; samples count where `counts` (n, A)."""
-    if not counts.any():
-        return state
-    weight = counts.T[:, None].astype(np.float64)
+def collected(state: ReferenceState, features: Floats, readings: Floats, count: Ints) -> ReferenceState:
+    """The state with samples added to the window under way: sums of their `features` (A, p) and `readings` (A, C),
+    missing ones filled with what was expected; and their number (A,)."""
     return updated(
         state,
-        pending_features=state.pending_features + np.matmul(weight, features.transpose(1, 0, 2))[:, 0],
-        pending_readings=state.pending_readings + np.matmul(weight, readings.transpose(1, 0, 2))[:, 0],
-        pending=state.pending + counts.sum(axis=0),
+        pending_features=state.pending_features + features,
+        pending_readings=state.pending_readings + readings,
+        pending=state.pending + count,
     )
 
 
@@ -213,16 +210,12 @@ def _persistence(raw: Floats, n: Floats) -> Floats:
 def _forecast(layout: Layout, state: ReferenceState, regime: RegimeState, deviation: Floats) -> ReferenceState:
     """Level and scale for the middle of the window to come."""
     n = np.maximum(state.blocks, 1)[:, None]
-    features, readings = (
-        np.stack([ring.sum(axis=1, dtype=np.float64) / n, ring[:, -1]], axis=1)
-        for ring in (state.features, state.readings)
-    )
-    offsets = _offset(regime, deviation, features, readings)
+    offsets = _offset(regime, deviation, _mean_and_last(state.features, n), _mean_and_last(state.readings, n))
     offsets *= (state.blocks > 0)[:, None, None]
     mean, last = offsets[:, 0], offsets[:, 1]
     ahead, r, q = state.since[:, None] + 0.5, state.persistence, state.innovation
     walks, kept = r >= 1.0, r**ahead
-    unsure = np.where(walks, ahead, (1.0 - kept**2) / np.where(walks, 1.0, 1.0 - r**2))
+    unsure = np.where(walks, ahead, (1.0 - kept * kept) / np.where(walks, 1.0, 1.0 - r * r))
     level = mean + kept * (last - mean)
     return updated(
         state,
@@ -231,8 +224,16 @@ def _forecast(layout: Layout, state: ReferenceState, regime: RegimeState, deviat
     )
 
 
+def _mean_and_last(ring: NDArray[np.float32], n: Ints) -> Floats:
+    """(A, 2, k) of the n (A, 1) blocks in the `ring` (A, BLOCKS, k)."""
+    result = np.empty((len(ring), 2, ring.shape[2]))
+    np.divide(ring.sum(axis=1, dtype=np.float64), n, out=result[:, 0])
+    result[:, 1] = ring[:, -1]
+    return result
+
+
 def _spread(layout: Layout, variance: Floats) -> Floats:
     """Standard deviation of a smoothed residual about its reference, whose blocks have that `variance`."""
     smoothing = max(layout.smoothed_variance - 1.0 / layout.window, 0.0)
-    spread: Floats = np.sqrt(variance + smoothing + _MODEL_ERROR**2)
+    spread: Floats = np.sqrt(variance + (smoothing + _MODEL_ERROR**2))
     return spread

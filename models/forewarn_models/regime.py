@@ -136,15 +136,16 @@ def _features(layout: Layout, state: RegimeState, values: Floats) -> Floats:
     return features
 
 
-def collected(state: RegimeState, prediction: Prediction, readings: Floats, weight: Floats) -> RegimeState:
-    """The state with a segment added to what is pending: `readings` (n, A, C) relative to the level, `weight` (n, A).
+def collected(state: RegimeState, features: Floats, readings: Floats, weight: Floats) -> RegimeState:
+    """The state with a segment added to what is pending: `features` (n, A, p), `readings` (n, A, C) relative to the
+    level, `weight` (n, A).
 
     A missing reading is filled with what was expected: it then says nothing about its signal.
     """
     if not weight.any():
         return state
     ones = np.ones((*weight.shape, 1))
-    sample = np.concatenate([ones, prediction.features, readings], axis=2).transpose(1, 0, 2)
+    sample = np.concatenate([ones, features, readings], axis=2).transpose(1, 0, 2)
     product = np.matmul((sample * weight.T[:, :, None]).transpose(0, 2, 1), sample)
     return updated(state, pending=state.pending + product)
 

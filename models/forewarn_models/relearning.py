@@ -50,9 +50,9 @@ def new_relearning_state(assets: int) -> RelearningState:
     )
 
 
-def noted_gap(layout: Layout, state: RelearningState, step_ms: Floats, interval_ms: Floats) -> RelearningState:
-    """The state with a segment's times between samples, (n, A), of which `interval_ms` (A,) is usual."""
-    long = (step_ms.max(axis=0) > layout.window * interval_ms) & (interval_ms > 0)
+def noted_gap(layout: Layout, state: RelearningState, longest_ms: Floats, interval_ms: Floats) -> RelearningState:
+    """The state with samples whose longest time in between was `longest_ms` (A,), where `interval_ms` (A,) is usual."""
+    long = (longest_ms > layout.window * interval_ms) & (interval_ms > 0)
     return updated(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
 
 
@@ -76,11 +76,12 @@ def followed(
     layout: Layout, settings: Settings, state: RelearningState, score: Floats, evident: Bools
 ) -> tuple[Bools, RelearningState]:
     """(A,) whether the evidence has become steady or a signal came late, and the state after a window with `score`."""
+    since_gap = state.since_gap + 1
+    if not (evident.any() or state.peak.any() or state.late.any()):
+        return evident, updated(state, since_gap=since_gap)
     grown = evident & (score > _NEW_PEAK * state.peak)
     since_peak = np.where(evident & ~grown, state.since_peak + 1, 0)
     peak = np.where(grown, score, np.where(evident, state.peak, 0.0))
     steady = since_peak * layout.window >= _STEADY_BASELINES * settings.baseline_samples
-    after = updated(
-        state, since_gap=state.since_gap + 1, peak=peak, since_peak=since_peak, late=np.zeros_like(state.late)
-    )
+    after = updated(state, since_gap=since_gap, peak=peak, since_peak=since_peak, late=np.zeros_like(state.late))
     return (steady | state.late) & (state.times < MOST), after
