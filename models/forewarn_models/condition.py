@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_models.assessment import Condition, Quality
-from forewarn_models.layout import Bools, Floats, Ints, Layout, updated
+from forewarn_models.layout import Bools, Floats, Ints, Layout, put, updated
 from forewarn_models.readings import Readings
 
 ALERT_LEVEL: Final = 0.75
@@ -32,6 +32,7 @@ _LEAP_SPREADS: Final = 3.0
 _CALM_DEVIATIONS: Final = 6.0
 _DOMINANCE: Final = 5.0
 """A signal leaps alone if it moves so many times as far as any other, in standard deviations."""
+_LATCHES: Final = ("calm_hours", "raised_hours", "alert", "alarm", "since_ms")
 _RETURNED: Final = 0.3
 _GROWN: Final = 2.0
 
@@ -143,7 +144,7 @@ def signs(
     readings: Readings,
     *,
     residual: Floats,
-    usable: Bools,
+    unknown: Bools | None,
     deviation: Floats,
     spread: Floats,
     armed: Bools,
@@ -151,14 +152,11 @@ def signs(
 ) -> Signs:
     """What readings say by themselves, and which of their sensors leapt.
 
-    `residual` (n, A, C), 0 where not `usable`; `deviation` and `spread` (A, C): standard deviation of the residual and
-    of the reading itself over all regimes; `armed` (n, A): the sample is judged; `interval_ms` (A,): the usual time
-    between samples.
+    `residual` (n, A, C), 0 where `unknown` (None: nowhere); `deviation` and `spread` (A, C): standard deviation of the
+    residual and of the reading itself over all regimes; `armed` (n, A): the sample is judged; `interval_ms` (A,): the
+    usual time between samples.
     """
-    last, leap = _leaps(state, residual, usable, deviation, spread, armed)
-    suspect = None if leap is None else (leap != 0) & usable
-    if suspect is not None and not suspect.any():
-        suspect = None
+    last, leap, suspect = _leaps(state, residual, unknown, deviation, spread, armed)
     suspect_samples = None
     if suspect is not None or state.suspect_samples.any():
         holds = np.zeros(armed.shape, dtype=np.bool_) if suspect is None else np.asarray(suspect.any(axis=2))
@@ -168,7 +166,7 @@ def signs(
         step_hours=np.minimum(readings.step_ms, longest_ms) / 3_600_000.0,
         running=readings.on,
         residual=last,
-        leap=np.broadcast_to(state.leap, residual.shape) if leap is None else leap,
+        leap=leap,
         suspect=suspect,
         suspect_samples=suspect_samples,
         limits=_limits(layout, state, readings, suspect) if layout.has_limits else None,
@@ -176,30 +174,30 @@ def signs(
 
 
 def _leaps(
-    state: ConditionState, residual: Floats, usable: Bools, deviation: Floats, spread: Floats, armed: Bools
-) -> tuple[Floats, Floats | None]:
-    """(n, A, C) each: the last usable residual up to the sample; and the height of a leap, None if there is none."""
-    last = _last_usable(state.residual, residual, usable)
+    state: ConditionState, residual: Floats, unknown: Bools | None, deviation: Floats, spread: Floats, armed: Bools
+) -> tuple[Floats, Floats, Bools | None]:
+    """(n, A, C) each: the last usable residual up to the sample, the height of a leap, and `Signs.suspect`."""
+    last = residual if unknown is None else _last_usable(state.residual, residual, ~unknown)
     before = np.concatenate([state.residual[None], last[:-1]])
     moved = residual - before
     np.abs(moved, out=moved)
     noise = np.where(deviation > 0, deviation, np.inf)
     far = moved > np.maximum(_LEAP_DEVIATIONS * noise, _LEAP_SPREADS * spread)
     if not (far.any() or state.leap.any()):
-        return last, None
+        return last, np.broadcast_to(state.leap, residual.shape), None
+    usable = np.ones(residual.shape, dtype=np.bool_) if unknown is None else ~unknown
     leapt = usable & far & (np.abs(before) < _CALM_DEVIATIONS * noise) & armed[:, :, None]
     relative = np.where(usable, moved / noise, 0.0)
     leapt &= relative > _DOMINANCE * np.sort(relative, axis=2)[:, :, -2:-1].max(axis=2, keepdims=True, initial=0.0)
     leap, now = np.empty_like(residual), state.leap
     for i in range(len(residual)):
         now = leap[i] = _leap_after(now, residual[i], usable[i], leapt[i])
-    return last, leap
+    suspect = (leap != 0) & usable
+    return last, leap, suspect if suspect.any() else None
 
 
 def _last_usable(initial: Floats, residual: Floats, usable: Bools) -> Floats:
     """(n, A, C) the residual, or the last usable one before."""
-    if usable.all():
-        return residual
     step = np.arange(len(residual))[:, None, None]
     last = np.maximum.accumulate(np.where(usable, step, -1), axis=0)
     found = np.take_along_axis(residual, np.maximum(last, 0), axis=0)
@@ -281,9 +279,8 @@ def judge(
     score = score if counts.all() else _latest(state.score, score, counts)
     high = score >= np.minimum(np.maximum(calm, CLEAR_LEVEL), ALERT_LEVEL)
     alert = np.minimum(np.maximum(alert, ALERT_LEVEL), _HIGHEST_ALERT)
-    alerted, alarm, state = _latched(layout, state, score, high, alert, counts, hours, interval_ms)
+    alerted, alarm, since_ms, state = _latched(layout, state, t_ms, score, high, alert, counts, hours, interval_ms)
     raised = alerted | alarm
-    since_ms, state = _since(state, t_ms, high | raised, counts)
     level = counts.astype(np.int8)
     level[counts & alerted] = Condition.ALERT
     if signs.suspect_samples is not None:
@@ -351,36 +348,61 @@ def _latest(initial: NDArray[_Column], values: NDArray[_Column], at: Bools) -> N
 def _latched(
     layout: Layout,
     state: ConditionState,
+    t_ms: Ints,
     score: Floats,
     high: Bools,
-    alert_level: Floats,
+    alert: Floats,
     counts: Bools,
     hours: Floats,
     interval_ms: Floats,
+) -> tuple[Bools, Bools, Ints, ConditionState]:
+    """(n, A) where an ALERT and an ALARM stand, and since when there is evidence; and the state after.
+
+    Of a machine that is quiet all along there is little to work out.
+    """
+    alerted, since_ms = np.zeros(score.shape, dtype=np.bool_), np.full(score.shape, -1, dtype=np.int64)
+    after = updated(
+        state, score=score[-1], calm_hours=np.repeat(hours[-1][:, None], 2, axis=1), since_ms=since_ms[-1].copy()
+    )
+    some = np.flatnonzero(high.any(axis=0) | state.alert | state.alarm | ~counts.all(axis=0))
+    if not len(some):
+        return alerted, alerted, since_ms, after
+    mine = updated(state, **{name: getattr(state, name)[some] for name in _LATCHES})
+    score, high, counts, hours = score[:, some], high[:, some], counts[:, some], hours[:, some]
+    window_hours = _ROUNDED * layout.window * interval_ms[some] / 3_600_000.0
+    alarm = alerted.copy()
+    alerted[:, some], alarm[:, some], mine = _levels(mine, score, high, alert[some], counts, hours, window_hours)
+    since_ms[:, some], mine = _since(mine, t_ms[:, some], high | alerted[:, some] | alarm[:, some], counts)
+    changed = {name: put(getattr(after, name), some, getattr(mine, name)) for name in _LATCHES}
+    return alerted, alarm, since_ms, updated(after, **changed)
+
+
+def _levels(
+    state: ConditionState,
+    score: Floats,
+    high: Bools,
+    alert: Floats,
+    counts: Bools,
+    hours: Floats,
+    window_hours: Floats,
 ) -> tuple[Bools, Bools, ConditionState]:
-    if not (high.any() or state.alert.any() or state.alarm.any()) and counts.all():
-        calm = np.repeat(hours[-1][:, None], 2, axis=1)
-        return high, high, updated(state, calm_hours=calm, score=score[-1])
-    window_hours = _ROUNDED * layout.window * interval_ms / 3_600_000.0
+    """(n, A) where an ALERT, from a score of `alert` (A,) on, and an ALARM stand."""
     raised = _latest(state.raised_hours, hours, counts & high)
     clear = hours - raised >= _CLEAR_WINDOWS * window_hours
     calm, latches = state.calm_hours.copy(), []
-    levels = (alert_level, np.ones_like(alert_level))
+    levels = (alert, np.ones_like(alert))
     for i, (level, latch) in enumerate(zip(levels, (state.alert, state.alarm), strict=True)):
         last_calm = _latest(state.calm_hours[:, i], hours, counts & (score < level))
         raises = counts & (score >= level) & (hours - last_calm >= _RAISE_WINDOWS * window_hours)
         latches.append(_latest(latch, raises, raises | clear))
         calm[:, i] = last_calm[-1]
-    alert, alarm = latches
-    after = updated(state, raised_hours=raised[-1], calm_hours=calm, alert=alert[-1], alarm=alarm[-1])
-    return alert, alarm, updated(after, score=score[-1])
+    alerted, alarm = latches
+    after = updated(state, raised_hours=raised[-1], calm_hours=calm, alert=alerted[-1], alarm=alarm[-1])
+    return alerted, alarm, after
 
 
 def _since(state: ConditionState, t_ms: Ints, lasts: Bools, counts: Bools) -> tuple[Ints, ConditionState]:
     """A condition that is held, although the score has come down, is held by evidence that began when it began."""
-    if not lasts.any():
-        none = np.full(lasts.shape, -1, dtype=np.int64)
-        return none, updated(state, since_ms=none[-1])
     before = np.concatenate([state.since_ms[None] >= 0, lasts[:-1]])
     since = _latest(state.since_ms, np.where(lasts, t_ms, np.int64(-1)), (lasts & ~before & counts) | ~lasts)
     return since, updated(state, since_ms=since[-1])

@@ -290,9 +290,8 @@ def _compared(
     prediction = regimes.predict(layout, state.regime, readings.values, readable, windows)
     filled = readings.values[:, :, layout.condition_at] - state.regime.level
     residual = filled - prediction.expected
-    good = readings.good[:, :, layout.condition_at]
-    usable = good if prediction.known.all() else good & prediction.known[:, :, None]
-    unknown = None if usable.all() else ~usable
+    known, bad = prediction.known, _bad(layout, readings)
+    unknown = _either(bad, None if known.all() else np.broadcast_to(~known[:, :, None], residual.shape))
     if unknown is not None:
         residual[unknown] = 0.0
     signs = verdicts.signs(
@@ -300,17 +299,17 @@ def _compared(
         state.condition,
         readings,
         residual=residual,
-        usable=usable,
+        unknown=unknown,
         deviation=state.evidence.deviation,
         spread=_spread(state.regime, layout),
-        armed=prediction.known & ~learning,
+        armed=known & ~learning,
         interval_ms=interval_ms,
     )
-    believed = good if signs.suspect is None else good & ~signs.suspect
-    if not believed.all():
-        np.copyto(filled, prediction.expected, where=~believed)
+    doubtful = _either(bad, signs.suspect)
+    if doubtful is not None:
+        np.copyto(filled, prediction.expected, where=doubtful)
     strangeness = _strangeness(model, prediction.leverage)
-    familiar = prediction.known & (strangeness < 1.0)
+    familiar = known & (strangeness < 1.0)
     weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
     doubt = _doubt(model, state.regime.weight, prediction.leverage, strangeness)
     return _Compared(
@@ -322,12 +321,12 @@ def _compared(
         prediction=prediction,
         residual=residual,
         unknown=unknown,
-        unusable=unknown if signs.suspect is None else ~usable | signs.suspect,
+        unusable=_either(unknown, signs.suspect),
         void=_void(layout, readings, signs),
         signs=signs,
         doubt=doubt,
         standard=evidences.standardised(state.evidence, residual, doubt),
-        gain=_gain(layout, readings, prediction.known, interval_ms),
+        gain=_gain(layout, readings, known, interval_ms),
         filled=filled,
         familiar=familiar,
         weight=weight if weight.any() else None,
@@ -360,15 +359,26 @@ def _pending(
     )
 
 
+def _bad(layout: Layout, readings: Readings) -> Bools | None:
+    """(n, A, C) readings that are no measurements; None if all are."""
+    return None if readings.good.all() else ~readings.good[:, :, layout.condition_at]
+
+
 def _void(layout: Layout, readings: Readings, signs: Signs) -> Bools | None:
     """(n, A, C) where the sensor is stuck or leapt, or one of the regime is stuck: until that is known, what is normal
-    looks wrong."""
+    looks wrong; None if there is no such place."""
     stuck: Bools = readings.quality == Quality.STUCK
     if not stuck.any():
         return signs.suspect
     regime_lost = np.asarray(stuck[:, :, layout.regime_at].any(axis=2))
-    void: Bools = stuck[:, :, layout.condition_at] | regime_lost[:, :, None]
-    return void if signs.suspect is None else void | signs.suspect
+    return _either(stuck[:, :, layout.condition_at] | regime_lost[:, :, None], signs.suspect)
+
+
+def _either(one: Bools | None, other: Bools | None) -> Bools | None:
+    """Where one of them holds, or both; None where nothing does."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
 
 
 def _doubt(model: Model, weight: Floats, leverage: Floats, strangeness: Floats) -> Floats:
@@ -719,7 +729,7 @@ def _overhauled(layout: Layout, state: State, learning: Bools) -> Bools:
     some = relearnings.candidates(state.relearning, reference.blocks, learning)
     if len(some):
         offsets = references.block_offsets(reference, state.regime, state.evidence.deviation, some)
-        for i, mine in zip(some.tolist(), offsets, strict=True):
+        for i, mine in zip(some.tolist(), offsets.swapaxes(0, 1), strict=True):
             overhauled[i] = relearnings.jumped(layout, mine, int(reference.blocks[i]))
     return overhauled
 

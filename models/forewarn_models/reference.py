@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Columns, Floats, Ints, Layout, inverse_where_positive, updated
+from forewarn_models.layout import Bools, Columns, Floats, Ints, Layout, inverse_where_positive, put, updated
 from forewarn_models.regime import RegimeState
 
 BLOCKS: Final = 48
@@ -150,10 +150,15 @@ def _shifted(ring: NDArray[np.float32], newest: Floats, due: Bools) -> NDArray[n
 
 
 def block_offsets(state: ReferenceState, regime: RegimeState, deviation: Floats, some: NDArray[np.intp]) -> Floats:
-    """(k, BLOCKS, C) residuals of the blocks of `some` assets by what the regression says today, 0 where none is."""
+    """(BLOCKS, k, C) residuals of the blocks of `some` assets by what the regression says today, 0 where none is."""
     offset = _offset(regime, deviation, state.features, state.readings, some)
-    real = np.arange(BLOCKS) >= BLOCKS - state.blocks[some, None]
-    return np.where(real[:, :, None], offset, 0.0)
+    return np.where(_real(state.blocks[some]), offset.transpose(1, 0, 2), 0.0)
+
+
+def _real(blocks: Ints) -> Bools:
+    """(BLOCKS, k, 1) which of the blocks there are, the newest last."""
+    real: Bools = (np.arange(BLOCKS)[:, None] >= BLOCKS - blocks)[:, :, None]
+    return real
 
 
 def _offset(
@@ -166,22 +171,21 @@ def _offset(
     return offset
 
 
-def _estimated(layout: Layout, state: ReferenceState, offsets: Floats, some: NDArray[np.intp]) -> ReferenceState:
-    """r, q and what follows from them, of `some` assets with `offsets` (k, BLOCKS, C)."""
+def _estimated(layout: Layout, state: ReferenceState, block: Floats, some: NDArray[np.intp]) -> ReferenceState:
+    """r, q and what follows from them, of `some` assets with the offsets `block` (BLOCKS, k, C)."""
     n = state.blocks[some].astype(np.float64)[:, None]
-    real = (np.arange(BLOCKS) >= BLOCKS - n)[:, :, None]
-    block = offsets
-    mean = block.sum(axis=1) / n
-    centred = np.where(real, block - mean[:, None], 0.0)
-    variance = np.maximum((centred**2).sum(axis=1) / n, 1e-12)
-    step = np.where(real[:, :-1], np.diff(block, axis=1), 0.0)
-    steps = (step**2).sum(axis=1) / (n - 1.0)
+    real = _real(state.blocks[some])
+    mean = block.sum(axis=0) / n
+    variance = np.maximum((real * (block - mean) ** 2).sum(axis=0) / n, 1e-12)
+    step = real[:-1] * np.diff(block, axis=0)
+    squares = (step * step).sum(axis=0)
+    steps = squares / (n - 1.0)
     r = _persistence(1.0 - steps * (n - 1.0) / (2.0 * variance * n), n)
     white = 1.0 / layout.window
     measured = np.where(r >= 1.0, steps, variance * (1.0 + r**2) - 2.0 * r * (variance - steps / 2.0))
     prior = _PRIOR_BLOCKS * (1.0 - r) + _LEAST_PRIOR
     innovation = np.maximum((measured * n + white * prior) / (n - 1.0 + prior), white)
-    alike = (step[:, 1:] * step[:, :-1]).sum(axis=1) / np.maximum((step**2).sum(axis=1), 1e-12)
+    alike = (step[1:] * step[:-1]).sum(axis=0) / np.maximum(squares, 1e-12)
     alike = np.where(r > 0.5, np.clip(alike, 0.0, _MOST_ALIKE), 0.0)
     wander = np.clip(variance - white, 0.0, 1.0) * r
     estimates = {
@@ -192,11 +196,7 @@ def _estimated(layout: Layout, state: ReferenceState, offsets: Floats, some: NDA
         "home": mean,
         "range": _RANGE * np.sqrt(np.maximum(variance, innovation)) / (1.0 - np.minimum(wander, _MOST_REDUCED)) ** 2,
     }
-    changed = {}
-    for name, rows in estimates.items():
-        changed[name] = getattr(state, name).copy()
-        changed[name][some] = rows
-    return updated(state, **changed)
+    return updated(state, **{name: put(getattr(state, name), some, rows) for name, rows in estimates.items()})
 
 
 def _persistence(raw: Floats, n: Floats) -> Floats:
@@ -227,7 +227,7 @@ def _forecast(layout: Layout, state: ReferenceState, regime: RegimeState, deviat
 def _mean_and_last(ring: NDArray[np.float32], n: Ints) -> Floats:
     """(A, 2, k) of the n (A, 1) blocks in the `ring` (A, BLOCKS, k)."""
     result = np.empty((len(ring), 2, ring.shape[2]))
-    np.divide(ring.sum(axis=1, dtype=np.float64), n, out=result[:, 0])
+    np.divide(np.matmul(np.ones(BLOCKS), ring.astype(np.float64)), n, out=result[:, 0])
     result[:, 1] = ring[:, -1]
     return result
 
