@@ -300,7 +300,7 @@ def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Boo
     kept = np.minimum(1.0, _REMEMBERED_WINDOWS / np.maximum(state.maxima[:, :1], 1.0))
     return updated(
         state,
-        pending_maximum=np.zeros_like(maximum),
+        pending_maximum=np.zeros(maximum.shape),
         maxima=kept * state.maxima + healthy[:, None] * waiting,
         unbudgeted=state.unbudgeted + healthy * waiting[:, 0],
         waiting_maxima=waiting * ~(healthy | alarmed)[:, None],

@@ -71,7 +71,7 @@ __all__ = [
     "set_clock_back",
 ]
 
-_LOOK_AHEAD: Final = 4096
+_LOOK_AHEAD: Final = 16_384
 """Samples of all assets that are compared at once."""
 _MATURE_BASELINES: Final = 3
 _NEW_DUTY_WEIGHT: Final = 0.25
@@ -199,12 +199,7 @@ class _Compared:
     standard: Floats
     """(n, A, C) the residual over its standard deviation and the doubt."""
     gain: Floats
-    filled: Floats
-    """(n, A, C) readings relative to the level; what was expected where they cannot be used."""
-    familiar: Bools
-    weight: Floats | None
-    """Of the sample in the regression to come; None for 0."""
-    pending: "_Pending"
+    lessons: "_Lessons"
 
     @property
     def judged(self) -> Bools:
@@ -213,19 +208,25 @@ class _Compared:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Pending:
-    """What windows leave to be learned from; W of them."""
+class _Lessons:
+    """What may be learned from W windows; (W, A) unless stated."""
 
-    readable: Ints
-    familiar: Ints
-    strange: Ints
-    """(W, A) numbers of samples."""
-    features: Floats
     filled: Floats
+    """(n, A, C) readings relative to the level; what was expected where they cannot be used."""
+    familiar: Bools
+    """(n, A) the regime is known well."""
+    weight: Floats | None
+    """(n, A) of the sample in the regression to come; None for 0."""
+    readable: Ints
+    familiar_samples: Ints
+    strange_samples: Ints
+    """Numbers of samples."""
+    features: Floats
+    readings: Floats
     counted: Ints
     """(W, A, p), (W, A, C), (W, A) sums and number of the samples that may become a block of the reference."""
     longest_ms: Floats
-    """(W, A) between two samples."""
+    """Between two samples."""
 
 
 def _assess_windows(model: Model, state: State, t_ms: Ints, values: Floats, told: Assessment) -> tuple[int, State]:
@@ -288,8 +289,8 @@ def _compared(
 ) -> _Compared:
     layout, interval_ms = model.layout, _interval_ms(state.baseline)
     prediction = regimes.predict(layout, state.regime, readings.values, readable, windows)
-    filled = readings.values[:, :, layout.condition_at] - state.regime.level
-    residual = filled - prediction.expected
+    relative = readings.values[:, :, layout.condition_at] - state.regime.level
+    residual = relative - prediction.expected
     known, bad = prediction.known, _bad(layout, readings)
     unknown = _either(bad, None if known.all() else np.broadcast_to(~known[:, :, None], residual.shape))
     if unknown is not None:
@@ -305,12 +306,9 @@ def _compared(
         armed=known & ~learning,
         interval_ms=interval_ms,
     )
-    doubtful = _either(bad, signs.suspect)
-    if doubtful is not None:
-        np.copyto(filled, prediction.expected, where=doubtful)
+    if (doubtful := _either(bad, signs.suspect)) is not None:
+        np.copyto(relative, prediction.expected, where=doubtful)
     strangeness = _strangeness(model, prediction.leverage)
-    familiar = known & (strangeness < 1.0)
-    weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
     doubt = _doubt(model, state.regime.weight, prediction.leverage, strangeness)
     return _Compared(
         windows=windows,
@@ -327,33 +325,32 @@ def _compared(
         doubt=doubt,
         standard=evidences.standardised(state.evidence, residual, doubt),
         gain=_gain(layout, readings, known, interval_ms),
-        filled=filled,
-        familiar=familiar,
-        weight=weight if weight.any() else None,
-        pending=_pending(windows, readings, prediction, filled, readable, learning, familiar, strangeness),
+        lessons=_lessons(windows, readings, readable, learning, prediction, relative, strangeness),
     )
 
 
-def _pending(
+def _lessons(
     windows: list[slice],
     readings: Readings,
-    prediction: Prediction,
-    filled: Floats,
     readable: Bools,
     learning: Bools,
-    familiar: Bools,
+    prediction: Prediction,
+    filled: Floats,
     strangeness: Floats,
-) -> _Pending:
+) -> _Lessons:
+    familiar = prediction.known & (strangeness < 1.0)
+    weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
     counted = readable & (learning | familiar)
-    features = prediction.features
-    if not counted.all():
-        features, filled = features * counted[:, :, None], filled * counted[:, :, None]
-    return _Pending(
+    whole = None if counted.all() else counted[:, :, None]
+    return _Lessons(
+        filled=filled,
+        familiar=familiar,
+        weight=weight if weight.any() else None,
         readable=sums(readable, windows, np.int64),
-        familiar=sums(familiar, windows, np.int64),
-        strange=sums(prediction.known & (strangeness > 0), windows, np.int64),
-        features=sums(features, windows),
-        filled=sums(filled, windows),
+        familiar_samples=sums(familiar, windows, np.int64),
+        strange_samples=sums(prediction.known & (strangeness > 0), windows, np.int64),
+        features=sums(prediction.features if whole is None else prediction.features * whole, windows),
+        readings=sums(filled if whole is None else filled * whole, windows),
         counted=sums(counted, windows, np.int64),
         longest_ms=np.maximum.reduceat(readings.step_ms, [steps.start for steps in windows], axis=0),
     )
@@ -468,7 +465,7 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         step=state.step + steps.stop - steps.start,
         readings=remembered(state.readings, compared.readings, steps, compared.learning),
         path=_tell_fleet_remaining_life(model, state.path, compared.readings, steps, told),
-        evidence=evidences.collected(evidence_state, evidence, compared.familiar[steps]),
+        evidence=evidences.collected(evidence_state, evidence, compared.lessons.familiar[steps]),
         condition=condition,
     )
     after = _collected(model, after, compared, index)
@@ -597,38 +594,32 @@ def _tell_fleet_remaining_life(
 
 
 def _collected(model: Model, state: State, compared: _Compared, index: int) -> State:
-    """The state with what a window leaves put aside for learning at its end."""
-    layout, pending, learning, steps = model.layout, compared.pending, compared.learning, compared.windows[index]
+    """The state with what a window teaches put aside for learning at its end."""
+    layout, lessons, steps = model.layout, compared.lessons, compared.windows[index]
     after = updated(
         state,
-        relearning=relearnings.noted_gap(layout, state.relearning, pending.longest_ms[index], compared.interval_ms),
+        relearning=relearnings.noted_gap(layout, state.relearning, lessons.longest_ms[index], compared.interval_ms),
         reference=references.collected(
-            state.reference, pending.features[index], pending.filled[index], pending.counted[index]
+            state.reference, lessons.features[index], lessons.readings[index], lessons.counted[index]
         ),
         baseline=updated(
             state.baseline,
-            pending=state.baseline.pending + pending.readable[index],
-            pending_familiar=state.baseline.pending_familiar + pending.familiar[index],
-            pending_strange=state.baseline.pending_strange + pending.strange[index],
+            pending=state.baseline.pending + lessons.readable[index],
+            pending_familiar=state.baseline.pending_familiar + lessons.familiar_samples[index],
+            pending_strange=state.baseline.pending_strange + lessons.strange_samples[index],
         ),
     )
-    if compared.weight is not None:
-        regime = regimes.collected(
-            state.regime, compared.prediction.features[steps], compared.filled[steps], compared.weight[steps]
-        )
-        after = updated(after, regime=regime)
-    if learning.any():
+    if lessons.weight is not None:
+        features, filled = compared.prediction.features[steps], lessons.filled[steps]
+        after = updated(after, regime=regimes.collected(state.regime, features, filled, lessons.weight[steps]))
+    if compared.learning.any():
         after = updated(after, baseline=_timed(after.baseline, compared, steps))
     calibrating = _calibrating(model, state.baseline)
     if not calibrating.any():
         return after
-    used = (compared.familiar[steps] & calibrating)[:, :, None] & _usable(compared, steps)
-    return updated(
-        after,
-        evidence=evidences.collected_scatter(
-            state.evidence, compared.residual[steps], compared.prediction.leverage[steps], used
-        ),
-    )
+    used = (lessons.familiar[steps] & calibrating)[:, :, None] & _usable(compared, steps)
+    residual, leverage = compared.residual[steps], compared.prediction.leverage[steps]
+    return updated(after, evidence=evidences.collected_scatter(state.evidence, residual, leverage, used))
 
 
 def _usable(compared: _Compared, steps: slice) -> Bools:
@@ -702,7 +693,7 @@ def _learned(
 
 
 def _baseline_after(layout: Layout, baseline: BaselineState, healthy: Bools, learning: Bools) -> BaselineState:
-    none = np.zeros_like(baseline.pending)
+    none = np.zeros(len(healthy), dtype=np.int64)
     strange = ~learning & (4 * baseline.pending_strange >= 3 * layout.window)
     after = updated(
         baseline,

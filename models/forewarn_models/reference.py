@@ -120,8 +120,9 @@ def learned(
     `calibrating`. `deviation` (A, C) of a residual, in its unit; 0 where unknown."""
     due = accept & (2 * state.pending >= layout.window)
     state = _extended(state, due)
-    some = np.flatnonzero(due & calibrating & (state.blocks > 1))
-    if len(some):
+    estimated = due & calibrating & (state.blocks > 1)
+    if estimated.any():
+        some = np.flatnonzero(estimated)
         state = _estimated(layout, state, block_offsets(state, regime, deviation, some), some)
     return _forecast(layout, updated(state, since=np.where(due, 0.0, state.since + 1.0)), regime, deviation)
 
@@ -134,9 +135,9 @@ def _extended(state: ReferenceState, due: Bools) -> ReferenceState:
         features=_shifted(state.features, state.pending_features / count, due),
         readings=_shifted(state.readings, state.pending_readings / count, due),
         blocks=np.minimum(state.blocks + due, BLOCKS),
-        pending_features=np.zeros_like(state.pending_features),
-        pending_readings=np.zeros_like(state.pending_readings),
-        pending=np.zeros_like(state.pending),
+        pending_features=np.zeros(state.pending_features.shape),
+        pending_readings=np.zeros(state.pending_readings.shape),
+        pending=np.zeros(len(due), dtype=np.int64),
     )
 
 

@@ -127,12 +127,14 @@ def predict(
 
 
 def _features(layout: Layout, state: RegimeState, values: Floats) -> Floats:
-    r = len(layout.regime)
     features = np.empty((*values.shape[:2], layout.features))
-    relative = (values[:, :, layout.regime_at] - state.origin) / state.scale
-    features[:, :, :r] = relative
-    for k, (i, j) in enumerate(zip(*layout.products, strict=True), start=r):
-        np.multiply(relative[:, :, i], relative[:, :, j], out=features[:, :, k])
+    relative = [
+        (values[:, :, column] - state.origin[:, k]) / state.scale[:, k] for k, column in enumerate(layout.regime)
+    ]
+    for k, column in enumerate(relative):
+        features[:, :, k] = column
+    for k, (i, j) in enumerate(zip(*layout.products, strict=True), start=len(relative)):
+        np.multiply(relative[i], relative[j], out=features[:, :, k])
     return features
 
 

@@ -238,6 +238,27 @@ def test_blocks_of_any_length_give_the_same_answer(pump_model: Model, length: in
     assert state.step == end.step
 
 
+@pytest.mark.parametrize("length", [7, 50])
+def test_a_long_block_says_what_short_ones_say_also_where_much_is_learned_on_the_way(
+    pump_model: Model, length: int
+) -> None:
+    """A speed never seen before, a fault, an overhaul while learning, and a sensor that was connected late."""
+    fault = Fault(failure_mode="seal_leak", from_day=20, to_day=30)
+    block = pump_history(28, seed=42, duty=Duty(slower_from_day=12.0, faults={0: fault}))
+    t_ms, values = block.t_ms.copy(), block.values.copy()
+    t_ms[100:] += 3 * DAY_STEPS * STEP_MS
+    values[:100, 0, column("flow_m3_h")] += 30.0
+    values[:900, 0, column("vibration_rms_mm_s")] = np.nan
+    block = Block(t_ms=t_ms, values=values)
+    state, parts = new_state(pump_model, 1), []
+    for start in range(0, len(t_ms), length):
+        part, state = assess(pump_model, state, cut(block, start, start + length))
+        parts.append(part)
+    whole = assessed(pump_model, block)
+    assert set(np.unique(whole.condition)) == set(Condition)
+    assert largest_difference(whole, joined(parts)) < 1e-9
+
+
 def test_a_fleet_gives_the_same_as_each_asset_alone(pump_model: Model) -> None:
     faults = {1: Fault(failure_mode="impeller_wear", from_day=6, to_day=12)}
     block = pump_history(14, seed=6, assets=3, duty=Duty(faults=faults))
