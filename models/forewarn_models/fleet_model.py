@@ -192,10 +192,16 @@ def standardised(model: FleetModel, layout: Layout, readings: Readings) -> tuple
     """(n, A, C) deviations from what the fleet read in this regime, in standard deviations; and 1 where usable."""
     usable = usable_readings(layout, readings)
     design = regime_design(model.arrays, readings.values[:, :, layout.regime])
-    spread = np.exp(np.matmul(design, model.arrays.log_spread))
-    deviation = (readings.values[:, :, layout.condition] - np.matmul(design, model.arrays.expected)) / spread
+    spread = np.exp(_in_regime(design, model.arrays.log_spread))
+    deviation = (readings.values[:, :, layout.condition] - _in_regime(design, model.arrays.expected)) / spread
     standard = np.clip(deviation, -LARGEST_DEVIATION, LARGEST_DEVIATION) * model.arrays.relevance
     return np.where(usable, standard, 0.0), usable.astype(np.float64)
+
+
+def _in_regime(design: Floats, coefficients: Floats) -> Floats:
+    """(n, A, C) from the `design` (n, A, 1 + p) and `coefficients` (1 + p, C): one product for each asset."""
+    by_asset: Floats = np.matmul(design.swapaxes(0, 1), coefficients)
+    return by_asset.swapaxes(0, 1)
 
 
 def usable_readings(layout: Layout, readings: Readings) -> Bools:
