@@ -98,6 +98,8 @@ class Writer:
     _began: float | None = None
     _records_per_s: float = 0.0
     _held: list[tuple[float, Delivery]] = field(default_factory=list)
+    _born_since: list[Delivery] = field(default_factory=list)
+    """Was held, and its node has been born meanwhile: perhaps by the birth it waits for, perhaps by an older one."""
     _births: dict[NodeKey, ControlMessage] = field(default_factory=dict)
     _known_signals: dict[AssetKey, frozenset[str]] = field(default_factory=dict)
 
@@ -132,6 +134,9 @@ class Writer:
 
     def _commit_held(self) -> None:
         """Those that waited long enough. What still waits when the program stops, its node sends again."""
+        again, self._born_since = self._born_since, []
+        if again:
+            self._commit(again, last_chance=False)
         now = time.monotonic()
         due = [delivery for until, delivery in self._held if until <= now]
         if due:
@@ -375,7 +380,8 @@ class Writer:
         """What a committed batch taught. A birth of a node that is not enrolled waits here for its enrolment."""
         until = time.monotonic() + self.hold_seconds
         born = tuple(wire.topic(*node, "telemetry").removesuffix("telemetry") for node in judgement.changes.presence)
-        self._held = [(0.0 if delivery.topic.startswith(born) else due, delivery) for due, delivery in self._held]
+        self._born_since += [delivery for _, delivery in self._held if delivery.topic.startswith(born)]
+        self._held = [(due, delivery) for due, delivery in self._held if not delivery.topic.startswith(born)]
         self._held += [(until, msgspec.structs.replace(delivery, receipt=NO_RECEIPT)) for delivery in judgement.held]
         for present in judgement.changes.presence:
             self._births.pop(present, None)

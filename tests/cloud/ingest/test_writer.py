@@ -250,6 +250,15 @@ def test_records_that_overtake_the_birth_wait_for_it(engine: Engine) -> None:
     assert (ingest.stored, ingest.quarantine, ingest.broker.last_ack) == ([1], [], 1)
 
 
+def test_an_older_birth_does_not_condemn_the_records_that_wait_for_a_newer_one(ingest: Ingesting) -> None:
+    ingest.writer.hold_seconds = 60.0
+    ingest.feed(message(1, telemetry("fan-7")))
+    ingest.feed(birth(assets={"fan-6": "motor_fan"}))
+    assert (ingest.stored, ingest.quarantine) == ([], [])
+    ingest.feed(birth(assets={"fan-6": "motor_fan", "fan-7": "motor_fan"}))
+    assert (ingest.stored, ingest.quarantine) == ([1], [])
+
+
 def test_a_birth_before_the_enrolment_is_remembered(engine: Engine) -> None:
     ingest = Ingesting(engine)
     ingest.feed(birth(assets={"fan-7": "motor_fan"}), message(1, telemetry("fan-7")))
