@@ -15,6 +15,7 @@ from forewarn_cloud.series import bucket_series, combine, count_samples, cut, le
 from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
 _KEYS_A_QUERY: Final = 500
+_INSERT: Final = insert(blocks)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SqlTelemetry:
     def append(self, records: Sequence[TelemetryRecord]) -> None:
         """An identity that is stored and not yet compacted raises IntegrityError."""
         if records:
-            insert_many(self.connection, insert(blocks), [_row(record) for record in records])
+            insert_many(self.connection, _INSERT, [_row(record) for record in records])
 
     def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
         """First of the blocks, then of what was compacted: a record that is moved meanwhile is found."""
