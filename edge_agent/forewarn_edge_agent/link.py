@@ -54,7 +54,8 @@ class Link:
         """The cloud has acknowledged something new."""
         self._progressed = True
 
-    def down(self, trouble: Trouble, now_s: float) -> None:
+    def down(self, trouble: Trouble, now_s: float) -> bool:
+        """Whether the session that ended is one more reason to tell of the suspicion: every third is."""
         was_up, lasted_s = self.state == "connected", now_s - self.since_s
         if was_up:
             self.short_sessions = 0 if lasted_s >= SHORT_SECONDS else self.short_sessions + 1
@@ -62,6 +63,7 @@ class Link:
             self.failures = 0
         self.failures += 1
         self.state, self.since_s, self.trouble = "waiting", now_s, trouble
+        return was_up and self.is_suspicious and self.short_sessions % SUSPICIOUS_SESSIONS == 0
 
     @property
     def is_suspicious(self) -> bool:

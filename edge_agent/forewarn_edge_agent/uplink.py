@@ -23,7 +23,7 @@ from forewarn_edge_agent import __version__
 from forewarn_edge_agent.clock import Clock
 from forewarn_edge_agent.config import Node, Uplink
 from forewarn_edge_agent.lanes import LANES_BY_URGENCY, LaneProgress, Read
-from forewarn_edge_agent.link import SUSPICION, SUSPICIOUS_SESSIONS, Link, backoff_seconds
+from forewarn_edge_agent.link import SUSPICION, Link, backoff_seconds
 from forewarn_edge_agent.log import event
 from forewarn_edge_agent.pacing import MessageSize, Pace
 from forewarn_edge_agent.refusals import PublicationRefusedError, SubscriptionRefusedError, trouble
@@ -142,11 +142,11 @@ class UplinkConnection:
     def _note_down(self, error: BaseException) -> float:
         """How long to wait before the next try."""
         found = trouble(error)
-        self.link.down(found, self._clock.monotonic())
+        is_suspicious = self.link.down(found, self._clock.monotonic())
         delay = backoff_seconds(self.link.failures, self._uplink.reconnect_max_seconds, random.random())
         fields = {"reason": found.reason, "retry_in_s": round(delay, 1)} | ({"fix": found.fix} if found.fix else {})
         event(log, logging.WARNING, f"uplink_{found.kind}", **fields)
-        if self.link.is_suspicious and self.link.short_sessions % SUSPICIOUS_SESSIONS == 0:
+        if is_suspicious:
             event(log, logging.ERROR, "takeover_suspected", sessions=self.link.short_sessions, reason=SUSPICION)
         return delay
 

@@ -34,12 +34,12 @@ def test_chance_spreads_over_the_whole_range(failures: int, longest: float, chan
 LOST = Trouble(kind="lost", reason="broke")
 
 
-def session(link: Link, began_s: float, seconds: float, *, progressed: bool = True) -> None:
+def session(link: Link, began_s: float, seconds: float, *, progressed: bool = True) -> bool:
     link.trying(began_s)
     link.up(began_s)
     if progressed:
         link.progressed()
-    link.down(LOST, began_s + seconds)
+    return link.down(LOST, began_s + seconds)
 
 
 def test_a_session_with_progress_makes_the_next_wait_short() -> None:
@@ -62,6 +62,13 @@ def test_sessions_that_end_soon_again_and_again_are_suspicious_and_the_waits_gro
     )
     session(link, 100.0, SHORT_SECONDS)
     assert (link.is_suspicious, link.failures) == (False, 1)
+
+
+def test_a_suspicion_was_told_again_at_each_try_while_the_broker_was_away() -> None:
+    link, told = Link(), list[bool]()
+    for n in range(SUSPICIOUS_SESSIONS):
+        told += [session(link, 10.0 * n, 1.0), *(link.down(LOST, 10.0 * n + 2.0) for _ in range(3))]
+    assert told.count(True) == 1
 
 
 # --- what the broker refuses ------------------------------------------------------------------------------------------
