@@ -13,11 +13,18 @@ from forewarn_cloud.errors import ServiceError
 POLL_SECONDS: Final = 5.0
 SHARE: Final = 0.25
 """Of one processor, at most, while there is work: the rest belongs to ingest, which runs in the same process."""
+SHARE_WITH_WAITS: Final = 0.5
+"""Of the time, at most, with the waits for disk and locks: ingest has its turns where they are slow."""
 
 Step = Callable[[int], bool]
 """`step(now_ms)` does a little and says whether there may be more to do; it may raise ServiceError."""
 
 _log = logging.getLogger(__name__)
+
+
+def pause_seconds(*, seconds: float, busy_seconds: float) -> float:
+    """After steps that took so long, and so much of a processor."""
+    return max(busy_seconds / SHARE, seconds / SHARE_WITH_WAITS) - seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +35,11 @@ class TelemetryUpkeep:
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set. For a thread of its own."""
         while not stopping.is_set():
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.thread_time()
             has_more = [self._tried(name, step) for name, step in self.steps.items()]
-            busy_seconds = time.monotonic() - began
-            stopping.wait(busy_seconds * (1 / SHARE - 1) if any(has_more) else POLL_SECONDS)
+            seconds, busy_seconds = time.monotonic() - began, time.thread_time() - worked
+            pause = pause_seconds(seconds=seconds, busy_seconds=busy_seconds)
+            stopping.wait(pause if any(has_more) else POLL_SECONDS)
 
     def _tried(self, name: str, step: Step) -> bool:
         try:
