@@ -280,13 +280,12 @@ def judge(
     high = score >= np.minimum(np.maximum(calm, CLEAR_LEVEL), ALERT_LEVEL)
     alert = np.minimum(np.maximum(alert, ALERT_LEVEL), _HIGHEST_ALERT)
     alerted, alarm, since_ms, state = _latched(layout, state, t_ms, score, high, alert, counts, hours, interval_ms)
-    raised = alerted | alarm
-    level = counts.astype(np.int8)
-    level[counts & alerted] = Condition.ALERT
+    raised, level, beyond = alerted | alarm, counts.astype(np.int8), None
     if signs.suspect_samples is not None:
         level[counts & (signs.suspect_samples >= LIMIT_SAMPLES)] = Condition.ALERT
-    level[counts & alarm] = Condition.ALARM
-    beyond = None
+    if raised.any():
+        level[counts & alerted] = Condition.ALERT
+        level[counts & alarm] = Condition.ALARM
     if signs.limits is not None:
         over_limit, beyond = _over_limit(signs.limits)
         level = np.maximum(np.where(signs.running & ~armed, np.int8(Condition.NORMAL), level), over_limit)

@@ -225,8 +225,8 @@ class _Lessons:
     readings: Floats
     counted: Ints
     """(W, A, p), (W, A, C), (W, A) sums and number of the samples that may become a block of the reference."""
-    longest_ms: Floats
-    """Between two samples."""
+    gap: Bools
+    """There was a longer time than a window between two samples."""
 
 
 def _assess_windows(model: Model, state: State, t_ms: Ints, values: Floats, told: Assessment) -> tuple[int, State]:
@@ -309,6 +309,7 @@ def _compared(
     if (doubtful := _either(bad, signs.suspect)) is not None:
         np.copyto(relative, prediction.expected, where=doubtful)
     strangeness = _strangeness(model, prediction.leverage)
+    longest_ms = np.where(interval_ms > 0, layout.window * interval_ms, np.inf)
     doubt = _doubt(model, state.regime.weight, prediction.leverage, strangeness)
     return _Compared(
         windows=windows,
@@ -325,7 +326,7 @@ def _compared(
         doubt=doubt,
         standard=evidences.standardised(state.evidence, residual, doubt),
         gain=_gain(layout, readings, known, interval_ms),
-        lessons=_lessons(windows, readings, readable, learning, prediction, relative, strangeness),
+        lessons=_lessons(windows, readings, readable, learning, prediction, relative, strangeness, longest_ms),
     )
 
 
@@ -337,6 +338,7 @@ def _lessons(
     prediction: Prediction,
     filled: Floats,
     strangeness: Floats,
+    longest_ms: Floats,
 ) -> _Lessons:
     familiar = prediction.known & (strangeness < 1.0)
     weight = np.where(learning, 1.0, _NEW_DUTY_WEIGHT * np.minimum(strangeness, 1.0)) * readable
@@ -352,7 +354,7 @@ def _lessons(
         features=sums(prediction.features if whole is None else prediction.features * whole, windows),
         readings=sums(filled if whole is None else filled * whole, windows),
         counted=sums(counted, windows, np.int64),
-        longest_ms=np.maximum.reduceat(readings.step_ms, [steps.start for steps in windows], axis=0),
+        gap=sums(readings.step_ms > longest_ms, windows, np.int64) > 0,
     )
 
 
@@ -468,11 +470,13 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         evidence=evidences.collected(evidence_state, evidence, compared.lessons.familiar[steps]),
         condition=condition,
     )
-    after = _collected(model, after, compared, index)
+    calibrating = _calibrating(model, state.baseline)
+    after = _collected(after, compared, index, calibrating)
     if after.step < layout.window:
         return after
     last = steps.stop - 1
-    return _learned(model, after, compared, verdict, told.failure_mode_probability[last], told.t_ms[last])
+    modes, t_ms = told.failure_mode_probability[last], told.t_ms[last]
+    return _learned(model, after, compared, calibrating, verdict.evident[-1], modes, t_ms)
 
 
 def _score(evidence: Evidence, per_threshold: Floats) -> Floats:
@@ -593,12 +597,12 @@ def _tell_fleet_remaining_life(
 # --- what is learned ------------------------------------------------------------------------------------------------
 
 
-def _collected(model: Model, state: State, compared: _Compared, index: int) -> State:
+def _collected(state: State, compared: _Compared, index: int, calibrating: Bools) -> State:
     """The state with what a window teaches put aside for learning at its end."""
-    layout, lessons, steps = model.layout, compared.lessons, compared.windows[index]
+    lessons, steps = compared.lessons, compared.windows[index]
     after = updated(
         state,
-        relearning=relearnings.noted_gap(layout, state.relearning, lessons.longest_ms[index], compared.interval_ms),
+        relearning=relearnings.noted_gap(state.relearning, lessons.gap[index]),
         reference=references.collected(
             state.reference, lessons.features[index], lessons.readings[index], lessons.counted[index]
         ),
@@ -614,7 +618,6 @@ def _collected(model: Model, state: State, compared: _Compared, index: int) -> S
         after = updated(after, regime=regimes.collected(state.regime, features, filled, lessons.weight[steps]))
     if compared.learning.any():
         after = updated(after, baseline=_timed(after.baseline, compared, steps))
-    calibrating = _calibrating(model, state.baseline)
     if not calibrating.any():
         return after
     used = (lessons.familiar[steps] & calibrating)[:, :, None] & _usable(compared, steps)
@@ -641,14 +644,20 @@ def _timed(baseline: BaselineState, compared: _Compared, steps: slice) -> Baseli
 
 
 def _learned(
-    model: Model, state: State, compared: _Compared, verdict: Verdict, mode_probability: Floats, t_ms: Ints
+    model: Model,
+    state: State,
+    compared: _Compared,
+    calibrating: Bools,
+    evident: Bools,
+    mode_probability: Floats,
+    t_ms: Ints,
 ) -> State:
     """The state after a window: learned if it was healthy, its trend followed if it was not.
 
-    `mode_probability` (A, M) and `t_ms` (A,) of its last sample.
+    `evident` (A,), `mode_probability` (A, M) and `t_ms` (A,) of its last sample.
     """
-    layout, baseline, learning, evident = model.layout, state.baseline, compared.learning, verdict.evident[-1]
-    healthy, calibrating = _healthy(state, learning=learning), _calibrating(model, baseline)
+    layout, baseline, learning = model.layout, state.baseline, compared.learning
+    healthy = _healthy(layout, state, learning)
     trend = followed(
         layout,
         model.knowledge,
@@ -742,13 +751,14 @@ def _calibrating(model: Model, baseline: BaselineState) -> Bools:
     return calibrating
 
 
-def _healthy(state: State, *, learning: Bools) -> Bools:
+def _healthy(layout: Layout, state: State, learning: Bools) -> Bools:
     """(A,) whether the window shows a healthy machine, as far as one can tell."""
     condition, evidence = state.condition, state.evidence
     quiet = ~(condition.alert | condition.alarm | (condition.leap != 0).any(axis=1))
-    limited = (condition.over_alarm >= verdicts.LIMIT_SAMPLES).any(axis=1)
     calm = (evidence.pending_maximum < evidence.calm) | (evidence.calm <= 0)
-    healthy: Bools = (learning | (quiet & calm)) & ~limited
+    healthy: Bools = learning | (quiet & calm)
+    if layout.has_limits:
+        healthy &= ~(condition.over_alarm >= verdicts.LIMIT_SAMPLES).any(axis=1)
     return healthy
 
 

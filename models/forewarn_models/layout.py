@@ -87,6 +87,8 @@ def inverse_where_positive(values: Floats) -> Floats:
 
 def sums(values: NDArray[Any], parts: Sequence[slice], dtype: Any = np.float64) -> NDArray[Any]:
     """Sums over the steps of each of consecutive `parts`."""
+    if len(parts) == 1:
+        return np.asarray(values.sum(axis=0, dtype=dtype))[None]
     return np.asarray(np.add.reduceat(values, [steps.start for steps in parts], axis=0, dtype=dtype))
 
 

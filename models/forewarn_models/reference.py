@@ -129,11 +129,15 @@ def learned(
 
 def _extended(state: ReferenceState, due: Bools) -> ReferenceState:
     """The state with what is pending as a block of the assets that are `due`, and nothing pending."""
-    count = np.maximum(state.pending, 1)[:, None]
+    features, readings = state.features, state.readings
+    if due.any():
+        count, some = np.maximum(state.pending, 1)[:, None], None if due.all() else due[:, None, None]
+        features = _shifted(features, state.pending_features / count, some)
+        readings = _shifted(readings, state.pending_readings / count, some)
     return updated(
         state,
-        features=_shifted(state.features, state.pending_features / count, due),
-        readings=_shifted(state.readings, state.pending_readings / count, due),
+        features=features,
+        readings=readings,
         blocks=np.minimum(state.blocks + due, BLOCKS),
         pending_features=np.zeros(state.pending_features.shape),
         pending_readings=np.zeros(state.pending_readings.shape),
@@ -141,13 +145,11 @@ def _extended(state: ReferenceState, due: Bools) -> ReferenceState:
     )
 
 
-def _shifted(ring: NDArray[np.float32], newest: Floats, due: Bools) -> NDArray[np.float32]:
-    """The `ring` (A, BLOCKS, k) with the `newest` (A, k) instead of the oldest of the assets that are `due`."""
-    if not due.any():
-        return ring
-    last = np.clip(newest, -_GREATEST, _GREATEST).astype(np.float32)
+def _shifted(ring: NDArray[np.float32], newest: Floats, some: Bools | None) -> NDArray[np.float32]:
+    """The `ring` (A, BLOCKS, k) with the `newest` (A, k) instead of the oldest, of `some` (A, 1, 1) or all assets."""
+    last = np.minimum(np.maximum(newest, -_GREATEST), _GREATEST).astype(np.float32)
     shifted = np.concatenate([ring[:, 1:], last[:, None]], axis=1)
-    return shifted if due.all() else np.where(due[:, None, None], shifted, ring)
+    return shifted if some is None else np.where(some, shifted, ring)
 
 
 def block_offsets(state: ReferenceState, regime: RegimeState, deviation: Floats, some: NDArray[np.intp]) -> Floats:

@@ -50,10 +50,9 @@ def new_relearning_state(assets: int) -> RelearningState:
     )
 
 
-def noted_gap(layout: Layout, state: RelearningState, longest_ms: Floats, interval_ms: Floats) -> RelearningState:
-    """The state with samples whose longest time in between was `longest_ms` (A,), where `interval_ms` (A,) is usual."""
-    long = (longest_ms > layout.window * interval_ms) & (interval_ms > 0)
-    return updated(state, since_gap=np.where(long, 0, state.since_gap)) if long.any() else state
+def noted_gap(state: RelearningState, gap: Bools) -> RelearningState:
+    """The state with samples among which there was a long `gap` (A,)."""
+    return updated(state, since_gap=np.where(gap, 0, state.since_gap)) if gap.any() else state
 
 
 def noted_late(state: RelearningState, late: Bools) -> RelearningState:
