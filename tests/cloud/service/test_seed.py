@@ -17,8 +17,9 @@ DEPOT = '[[depots]]\ndepot = "north"\nname = "North"\n'
 
 
 def rows(engine: Engine, table: str) -> list[tuple[object, ...]]:
+    found = schema.metadata.tables[table]
     with reading(engine) as connection:
-        return [tuple(row) for row in connection.execute(schema.metadata.tables[table].select()).all()]
+        return [tuple(row) for row in connection.execute(found.select().order_by(*found.primary_key)).all()]
 
 
 def test_the_sample_has_every_part_the_built_in_asset_types_ask_for() -> None:
