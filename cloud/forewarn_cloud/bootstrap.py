@@ -1,19 +1,17 @@
 """The one place that chooses adapters: from settings to the parts of a running cloud."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from threading import Event
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import ArgumentError
 
 from forewarn_cloud.adapters.commands_sql import SqlCommands, SqlResends
 from forewarn_cloud.adapters.ingest_sql import SqlLedger, SqlLedgerTransaction, Telemetry
 from forewarn_cloud.adapters.smtp import SmtpSender, SmtpServer, parse_smtp_url
 from forewarn_cloud.adapters.sql.answers import SqlChanges
-from forewarn_cloud.adapters.sql.engine import make_engine, reading
+from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.outbox import SqlOutbox
 from forewarn_cloud.adapters.sql.unit_of_work import SqlTransactions, SqlUnitOfWork, run_in_transaction
 from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
@@ -21,13 +19,14 @@ from forewarn_cloud.adapters.telemetry_elsewhere import ElsewhereUpkeep, Telemet
 from forewarn_cloud.adapters.telemetry_retention import SqlRetention
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.adapters.webhook import WebhookSender
-from forewarn_cloud.clock import Clock, SystemClock
+from forewarn_cloud.clock import Clock
 from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
 from forewarn_cloud.ingest.pipeline import Ingest
 from forewarn_cloud.ingest.quota import Limits
 from forewarn_cloud.ingest.replay import Replayed, replay
 from forewarn_cloud.notifications.delivery import Sender
+from forewarn_cloud.opening import local_principal
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.service.chain import Chain
 from forewarn_cloud.service.policy import Policy, default_policy, parse_policy
@@ -39,37 +38,9 @@ from forewarn_cloud.workers.relay import Relay
 from forewarn_cloud.workers.resends import HoleWatch
 from forewarn_cloud.workers.revisit import Revisits
 from forewarn_cloud.workers.telemetry_upkeep import Step, TelemetryUpkeep
-from forewarn_models.timebase import timebase_from_environment
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-
-def open_clock(environment: Mapping[str, str]) -> Clock:
-    """The wall clock, or the accelerated one that the environment describes. Raises: SettingsError"""
-    try:
-        return SystemClock(timebase=timebase_from_environment(environment))
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-
-
-def open_database(settings: Settings) -> Engine:
-    """An engine; nothing is connected yet. Raises: SettingsError"""
-    if settings.database_url is None:
-        make_data_dir(settings)
-    try:
-        return make_engine(settings.sqlalchemy_url)
-    except (ArgumentError, ModuleNotFoundError) as error:
-        raise SettingsError(f"database_url: {error}") from None
-
-
-def make_data_dir(settings: Settings) -> Path:
-    """Where the cloud keeps its files, readable for its own user only. Raises: SettingsError"""
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"data_dir: {settings.data_dir} cannot be made: {error.strerror}") from None
-    return settings.data_dir
 
 
 def read_policy(settings: Settings) -> Policy:
@@ -96,11 +67,6 @@ def broker_address(url: str) -> BrokerUrl:
         return BrokerUrl.parse(url)
     except BrokerUrlError as error:
         raise SettingsError(str(error)) from None
-
-
-def local_principal(settings: Settings) -> Principal:
-    """Stands in for everyone until identity is built."""
-    return Principal(name="local", tenant=settings.tenant, role="admin")
 
 
 def open_samples(settings: Settings) -> SampleStore | None:

@@ -215,7 +215,7 @@ def seed(
 ) -> None:
     """Write master data from a TOML file; doing it again changes what changed. Stock that exists is left alone."""
     from forewarn_cloud import seed as seeding
-    from forewarn_cloud.bootstrap import open_clock
+    from forewarn_cloud.opening import open_clock
 
     try:
         text = file.read_text("utf-8")
@@ -241,7 +241,7 @@ def add_node(
 ) -> None:
     """Enrol a node: from now on what it sends is accepted."""
     from forewarn_cloud.adapters.sql.unit_of_work import run_in_transaction
-    from forewarn_cloud.bootstrap import local_principal, open_clock
+    from forewarn_cloud.opening import local_principal, open_clock
     from forewarn_cloud.service.registry import enrol_node
     from forewarn_models.asset_type import IDENTIFIER
 
@@ -264,7 +264,7 @@ def remove_node(
 ) -> None:
     """Accept nothing more from a node; its machines and their history stay."""
     from forewarn_cloud.adapters.sql.unit_of_work import run_in_transaction
-    from forewarn_cloud.bootstrap import local_principal, open_clock
+    from forewarn_cloud.opening import local_principal, open_clock
     from forewarn_cloud.service.registry import delete_node
 
     with _told():
@@ -313,8 +313,8 @@ def resend(
 ) -> None:
     """Ask a node for records that never came: what its spool or archive still has, it sends again."""
     from forewarn_cloud.adapters.sql.unit_of_work import SqlUnitOfWork, run_in_transaction
-    from forewarn_cloud.bootstrap import local_principal, open_clock
     from forewarn_cloud.entities import NodeCommand
+    from forewarn_cloud.opening import local_principal, open_clock
     from forewarn_cloud.service.resend import resend_records, resend_time
     from forewarn_models.wire import MAX_SEQ
 
@@ -389,7 +389,8 @@ def replay_refused(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Judge them anew, as if they were delivered now. Ends with 1 if any is refused again."""
-    from forewarn_cloud.bootstrap import local_principal, open_clock, replay_quarantined
+    from forewarn_cloud.bootstrap import replay_quarantined
+    from forewarn_cloud.opening import local_principal, open_clock
 
     refused = 0
     with _told():
@@ -492,7 +493,7 @@ def _settings(config: Path | None, **flags: Any) -> "Settings":
 def _database(settings: "Settings") -> "Iterator[Engine]":
     """The database, at the schema of this version."""
     from forewarn_cloud.adapters.sql.migrating import migrate as bring_up_to_date
-    from forewarn_cloud.bootstrap import open_database
+    from forewarn_cloud.opening import open_database
 
     engine = open_database(settings)
     try:

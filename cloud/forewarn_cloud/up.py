@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from forewarn_cloud import bootstrap, views
+from forewarn_cloud import bootstrap, opening, views
 from forewarn_cloud.adapters.nats_broker import NatsBroker
 from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.migrating import migrate
@@ -40,13 +40,13 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         SettingsError, AlreadyRunning, PortTaken, BrokerFailed, SchemaTooNew, Unavailable: it cannot start; nothing is
             left running.
     """
-    clock = bootstrap.open_clock(environment)
+    clock = opening.open_clock(environment)
     policy = bootstrap.read_policy(settings)
     samples = bootstrap.open_samples(settings)
     telemetry = bootstrap.telemetry_in(samples)
     with _stop_signals() as signals, ExitStack() as running:
-        running.enter_context(only_one(bootstrap.make_data_dir(settings)))
-        engine = bootstrap.open_database(settings)
+        running.enter_context(only_one(opening.make_data_dir(settings)))
+        engine = opening.open_database(settings)
         running.callback(engine.dispose)
         migrate(engine)
         _hint_at_nodes(engine, settings.tenant)
@@ -110,7 +110,7 @@ def run_broker(settings: Settings, announce: Callable[[str], None]) -> int:
     """
     with (
         _stop_signals() as signals,
-        only_one(bootstrap.make_data_dir(settings), "broker.lock"),
+        only_one(opening.make_data_dir(settings), "broker.lock"),
         embedded_broker(settings) as url,
     ):
         announce(url)

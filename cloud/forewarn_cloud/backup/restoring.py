@@ -35,10 +35,10 @@ from forewarn_cloud.backup.archive import (
     sync_file,
     sync_folder,
 )
-from forewarn_cloud.bootstrap import local_principal, make_data_dir, open_clock, open_database
 from forewarn_cloud.endpoints import AlreadyRunning, only_one
 from forewarn_cloud.entities import AuditNote
 from forewarn_cloud.errors import Conflict, Unavailable
+from forewarn_cloud.opening import local_principal, make_data_dir, open_clock, open_database
 from forewarn_cloud.principal import Principal
 from forewarn_cloud.settings import Settings
 

@@ -15,8 +15,8 @@ from forewarn_cloud.adapters.sql.copying import Copied, as_one_file, copy_rows, 
 from forewarn_cloud.adapters.sql.engine import make_engine, reading, snapshot, writing
 from forewarn_cloud.adapters.sql.migrating import migrate, revision_of
 from forewarn_cloud.backup.archive import FOR_US_ONLY, FORMAT, Manifest, Progress, integrity, write_archive
-from forewarn_cloud.bootstrap import open_clock, open_database
 from forewarn_cloud.errors import NotFound, Unavailable
+from forewarn_cloud.opening import open_clock, open_database
 from forewarn_cloud.settings import Settings
 from forewarn_models import __version__
 
