@@ -100,8 +100,7 @@ def test_fault_23_poison_of_some_nodes_costs_the_others_two_transactions_more(
     assert_all_done(ingest, sent)
 
 
-@pytest.mark.parametrize("kind", ["at the row", "with the whole transaction", "at the commit"])
-def test_fault_23_poison_is_found_wherever_the_database_refuses_it(engine: Engine, kind: Kind) -> None:
+def all_poison_is_found(engine: Engine, kind: Kind = "at the row") -> None:
     enrol_all(engine)
     ingest, sent = Ingesting(engine), batch()
     with refusing(engine, kind):
@@ -109,16 +108,17 @@ def test_fault_23_poison_is_found_wherever_the_database_refuses_it(engine: Engin
     assert_all_done(ingest, sent)
 
 
+@pytest.mark.parametrize("kind", ["at the row", "with the whole transaction", "at the commit"])
+def test_fault_23_poison_is_found_wherever_the_database_refuses_it(engine: Engine, kind: Kind) -> None:
+    all_poison_is_found(engine, kind)
+
+
 def test_fault_23_a_search_without_time_finds_all_poison_in_the_end(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine so loaded that each try takes longer than the whole search may."""
     monkeypatch.setattr(writer_module, "SEARCH_SECONDS", 0.0)
-    enrol_all(engine)
-    ingest, sent = Ingesting(engine), batch()
-    with refusing(engine):
-        ingest.feed(*sent)
-    assert_all_done(ingest, sent)
+    all_poison_is_found(engine)
 
 
 def test_fault_23_who_is_cleared_in_a_search_without_time_does_not_wait_for_the_next(

@@ -320,8 +320,9 @@ class Writer:
 
     def _with_births(self, incoming: Sequence[Incoming], nodes: dict[NodeKey, KnownNode]) -> list[Incoming]:
         """With those of these senders that waited for an enrolment that has come."""
-        enrolled = {node for node in _senders(incoming) if node in nodes and not nodes[node].deleted}
-        return [*(birth for node, birth in self._births.items() if node in enrolled), *incoming]
+        waiting = {node: birth for node, birth in self._births.items() if node in nodes and not nodes[node].deleted}
+        senders = _senders(incoming) if waiting else ()
+        return [*(birth for node, birth in waiting.items() if node in senders), *incoming]
 
     def _set_aside(self, delivery: Delivery, error: Exception) -> None:
         """A message that our own code cannot handle: kept with the error, to be looked into and replayed. What was in
