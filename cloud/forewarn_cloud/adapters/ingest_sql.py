@@ -2,19 +2,20 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, ItemsView, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import (
-    Column,
     Connection,
     Engine,
     Insert,
     Select,
+    String,
     Table,
+    bindparam,
     case,
     delete,
     func,
@@ -25,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
-from forewarn_cloud.adapters.sql.bulk import has_key, insert_many
+from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, insert_many, names_of, pairs_of
 from forewarn_cloud.adapters.sql.engine import is_unique_violation, rehearsing, retrying, writing
 from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.repositories import SqlRecords
@@ -50,10 +51,11 @@ from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
 from forewarn_cloud.ingest.progress import Progress
 from forewarn_cloud.ingest.replay import Quarantined
 from forewarn_cloud.telemetry import TelemetryStore
+from forewarn_models import wire
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-Row = dict[str, Any]
+Values = dict[str, Any]
 Telemetry = Callable[[Connection], TelemetryStore]
 """In the transaction of a connection."""
 QUARANTINE_ROWS: Final = 10_000
@@ -100,41 +102,37 @@ class SqlLedgerTransaction:
     connection: Connection
     quarantine_rows: int = QUARANTINE_ROWS
     telemetry: Telemetry = SqlTelemetry
-    _taken_out: dict[int, Row] = field(default_factory=dict)
+    _taken_out: dict[int, Values] = field(default_factory=dict)
     _troubles: list[AuditNote] = field(default_factory=list)
 
     def nodes(self, keys: Collection[NodeKey]) -> dict[NodeKey, KnownNode]:
-        table = schema.nodes.c
-        wanted = select(table.tenant, table.node, table.deleted_at, table.declares_assets)
         return {
             (tenant, node): KnownNode(deleted=deleted_at is not None, declares_assets=declares_assets)
-            for tenant, node, deleted_at, declares_assets in self._rows(wanted, (table.tenant, table.node), keys)
+            for tenant, names in _by_tenant(keys)
+            for node, deleted_at, declares_assets in self._named(_nodes_named, names, tenant)
         }
 
     def assets(self, keys: Collection[AssetKey]) -> dict[AssetKey, KnownAsset]:
-        table = schema.assets.c
-        wanted = select(table.tenant, table.asset, table.node, table.asset_type, table.deleted_at)
         return {
             (tenant, asset): KnownAsset(node=node, asset_type=asset_type, deleted=deleted_at is not None)
-            for tenant, asset, node, asset_type, deleted_at in self._rows(wanted, (table.tenant, table.asset), keys)
+            for tenant, names in _by_tenant(keys)
+            for asset, node, asset_type, deleted_at in self._named(_assets_named, names, tenant)
         }
 
     def signals(self, keys: Collection[AssetKey]) -> dict[AssetKey, frozenset[str]]:
-        table = schema.asset_signals.c
         found = dict[AssetKey, set[str]]()
-        for row in self._rows(select(schema.asset_signals), (table.tenant, table.asset), keys):
-            found.setdefault((row.tenant, row.asset), set()).add(row.signal)
+        for tenant, names in _by_tenant(keys):
+            for asset, signal in self._named(_signals_named, names, tenant):
+                found.setdefault((tenant, asset), set()).add(signal)
         return {key: frozenset(names) for key, names in found.items()}
 
     def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]:
-        table = schema.lane_progress.c
-        key = (table.tenant, table.node, table.lane, table.epoch)
-        wanted = select(*key, table.contiguous_seq, table.ahead).with_for_update()
         return {
             (tenant, node, lane, epoch): Progress(
-                contiguous=contiguous, ahead=tuple((first, last) for first, last in ahead)
+                contiguous=contiguous, ahead=tuple([(first, last) for first, last in ahead])
             )
-            for tenant, node, lane, epoch, contiguous, ahead in self._rows(wanted, key, sorted(keys))
+            for (tenant, lane), pairs in _by_lane(keys)
+            for node, epoch, contiguous, ahead in self._paired(_progress_paired, pairs, tenant, lane)
         }
 
     def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
@@ -145,11 +143,12 @@ class SqlLedgerTransaction:
         return found | self._digests(schema.advisories, lane, seqs)
 
     def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]:
-        table, found = schema.gaps.c, dict[LaneKey, tuple[OpenGap, ...]]()
-        for row in self._rows(select(schema.gaps), (table.tenant, table.node, table.lane, table.epoch), keys):
-            if row.filled_at is None:
-                lane = (row.tenant, row.node, row.lane, row.epoch)
-                found[lane] = (*found.get(lane, ()), OpenGap(seq=row.seq, missing=missing_of(row)))
+        found = dict[LaneKey, tuple[OpenGap, ...]]()
+        for (tenant, lane), pairs in _by_lane(keys):
+            for row in self._paired(_gaps_paired, pairs, tenant, lane):
+                if row.filled_at is None:
+                    key = (tenant, row.node, lane, row.epoch)
+                    found[key] = (*found.get(key, ()), OpenGap(seq=row.seq, missing=missing_of(row)))
         return found
 
     def asked(self, keys: Collection[tuple[NodeKey, str]]) -> dict[tuple[NodeKey, str], Asked]:
@@ -231,10 +230,16 @@ class SqlLedgerTransaction:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, query: Select[Any], columns: Sequence[Column[Any]], keys: Collection[Any]) -> Iterator[Any]:
-        """Those of the query's rows whose columns have one of the keys."""
-        if keys:
-            yield from self.connection.execute(query.where(has_key(self.connection.dialect.name, columns, keys))).all()
+    def _named(self, query: Callable[[str], Select[Any]], names: Collection[str], tenant: str) -> Sequence[Any]:
+        dialect = self.connection.dialect.name
+        return self.connection.execute(query(dialect), {"of_tenant": tenant} | names_of(dialect, names)).all()
+
+    def _paired(
+        self, query: Callable[[str], Select[Any]], pairs: Collection[tuple[str, str]], tenant: str, lane: wire.Lane
+    ) -> Sequence[Any]:
+        dialect = self.connection.dialect.name
+        bound = {"of_tenant": tenant, "of_lane": lane} | pairs_of(dialect, pairs)
+        return self.connection.execute(query(dialect), bound).all()
 
     def _digests(self, table: Table, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
         wanted, found = list(seqs), dict[int, bytes]()
@@ -285,7 +290,7 @@ class SqlLedgerTransaction:
     def _write_nodes(self, changes: Changes) -> None:
         nodes, commands = schema.nodes, schema.commands
         for (tenant, node), presence in sorted(changes.presence.items()):
-            values: Row = {"online": presence.online, "presence_at": changes.at}
+            values: Values = {"online": presence.online, "presence_at": changes.at}
             if presence.version:
                 values["version"] = presence.version
             if presence.epoch is not None:
@@ -337,7 +342,7 @@ class SqlLedgerTransaction:
         rows = [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
         insert_many(self.connection, _add_to_lanes(self.connection.dialect.name), rows)
 
-    def _insert(self, table: Table, rows: Sequence[Row]) -> None:
+    def _insert(self, table: Table, rows: Sequence[Values]) -> None:
         if rows:
             self.connection.execute(insert(table), rows)
 
@@ -346,6 +351,62 @@ class SqlLedgerTransaction:
 
 
 _LANE: Final = ("tenant", "node", "lane", "epoch")
+
+
+def _by_tenant(keys: Iterable[tuple[str, str]]) -> ItemsView[str, list[str]]:
+    found = dict[str, list[str]]()
+    for tenant, name in keys:
+        found.setdefault(tenant, []).append(name)
+    return found.items()
+
+
+def _by_lane(keys: Iterable[LaneKey]) -> ItemsView[tuple[str, wire.Lane], list[tuple[str, str]]]:
+    """Node and epoch of each, by tenant and lane."""
+    found = dict[tuple[str, wire.Lane], list[tuple[str, str]]]()
+    for tenant, node, lane, epoch in keys:
+        found.setdefault((tenant, lane), []).append((node, epoch))
+    return found.items()
+
+
+_TENANT: Final = bindparam("of_tenant", type_=String)
+
+
+@cache
+def _nodes_named(dialect: str) -> Select[Any]:
+    table = schema.nodes.c
+    wanted = select(table.node, table.deleted_at, table.declares_assets)
+    return wanted.where(table.tenant == _TENANT, has_name(dialect, table.node))
+
+
+@cache
+def _assets_named(dialect: str) -> Select[Any]:
+    table = schema.assets.c
+    wanted = select(table.asset, table.node, table.asset_type, table.deleted_at)
+    return wanted.where(table.tenant == _TENANT, has_name(dialect, table.asset))
+
+
+@cache
+def _signals_named(dialect: str) -> Select[Any]:
+    table = schema.asset_signals.c
+    return select(table.asset, table.signal).where(table.tenant == _TENANT, has_name(dialect, table.asset))
+
+
+@cache
+def _progress_paired(dialect: str) -> Select[Any]:
+    """In order, so that two that lock the same rows do not wait for each other."""
+    table = schema.lane_progress.c
+    wanted = select(table.node, table.epoch, table.contiguous_seq, table.ahead)
+    return _of_lanes(dialect, wanted, schema.lane_progress).order_by(table.node, table.epoch).with_for_update()
+
+
+@cache
+def _gaps_paired(dialect: str) -> Select[Any]:
+    return _of_lanes(dialect, select(schema.gaps), schema.gaps)
+
+
+def _of_lanes(dialect: str, query: Select[Any], table: Table) -> Select[Any]:
+    of_lane = (table.c.tenant == _TENANT, table.c.lane == bindparam("of_lane", type_=String))
+    return query.where(*of_lane, has_pair(dialect, table.c.node, table.c.epoch))
 
 
 def _upsert(dialect: str, table: Table) -> Any:
@@ -390,7 +451,7 @@ def _trouble_note(tenant: str, node: str, trouble: Trouble, at: int) -> AuditNot
     )
 
 
-def _asset_row(key: AssetKey, asset: KnownAsset, at: int) -> Row:
+def _asset_row(key: AssetKey, asset: KnownAsset, at: int) -> Values:
     tenant, name = key
     return {
         "tenant": tenant,
@@ -402,7 +463,7 @@ def _asset_row(key: AssetKey, asset: KnownAsset, at: int) -> Row:
     }
 
 
-def _advisory_row(row: StoredAdvisory, at: int) -> Row:
+def _advisory_row(row: StoredAdvisory, at: int) -> Values:
     tenant, node, _, epoch = row.lane
     return {
         "tenant": tenant,
@@ -417,7 +478,7 @@ def _advisory_row(row: StoredAdvisory, at: int) -> Row:
     }
 
 
-def _gap_row(gap: StoredGap, at: int) -> Row:
+def _gap_row(gap: StoredGap, at: int) -> Values:
     return dict(zip(_LANE, gap.lane, strict=True)) | {
         "seq": gap.seq,
         "digest": gap.digest,
@@ -430,7 +491,7 @@ def _gap_row(gap: StoredGap, at: int) -> Row:
     }
 
 
-def _refusal_row(refusal: Refusal, at: int) -> Row:
+def _refusal_row(refusal: Refusal, at: int) -> Values:
     return {
         "tenant": refusal.tenant,
         "topic": refusal.topic,
@@ -446,7 +507,7 @@ def _refusal_row(refusal: Refusal, at: int) -> Row:
     }
 
 
-def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Row:
+def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Values:
     tenant, node, name, epoch = lane
     return {
         "tenant": tenant,
@@ -463,7 +524,7 @@ def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Row:
     }
 
 
-def _resend_row(resend: Resend, at: int) -> Row:
+def _resend_row(resend: Resend, at: int) -> Values:
     tenant, node, lane, epoch = resend.lane
     return {
         "id": str(uuid.uuid4()),

@@ -1,29 +1,36 @@
 """What goes past SQLAlchemy's Core says the same as what goes through it."""
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 
 from forewarn_cloud.adapters.sql import schema
-from forewarn_cloud.adapters.sql.bulk import has_key, insert_many
-from forewarn_cloud.adapters.sql.engine import reading, writing
+from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, insert_many, names_of, pairs_of
+from forewarn_cloud.adapters.sql.engine import writing
 
 ODD_NAMES = ["plain", "with 'quotes' and \"these\"", "{braces, and}", "[1, 2]", "NULL", "ünï", "a\\b", "%s ? :x"]
 
 
-def test_rows_are_found_by_keys_of_any_text(engine: Engine) -> None:
+def test_rows_are_found_by_names_of_any_text(engine: Engine) -> None:
     signals = schema.asset_signals
-    rows = [{"tenant": "t", "asset": "a", "signal": name, "first_seen_at": 1} for name in ODD_NAMES]
-    asset = {"tenant": "t", "asset": "a", "node": "n", "asset_type": "generic", "name": "a", "created_at": 1}
-    node = {"tenant": "t", "node": "n", "enrolled_at": 1}
     with writing(engine) as connection:
-        connection.execute(insert(schema.nodes), [node])
-        connection.execute(insert(schema.assets), [asset])
-        insert_many(connection, insert(signals), rows)
-    columns = (signals.c.tenant, signals.c.asset, signals.c.signal)
-    with reading(engine) as connection:
+        add_signals(connection, "a", ODD_NAMES)
+        dialect = connection.dialect.name
+        query = select(signals.c.signal).where(has_name(dialect, signals.c.signal))
         for wanted in (ODD_NAMES, ODD_NAMES[:1], ODD_NAMES[3:5]):
-            keys = {("t", "a", name) for name in wanted} | {("t", "b", ODD_NAMES[0]), ("other", "a", ODD_NAMES[2])}
-            found = select(signals.c.signal).where(has_key(connection.dialect.name, columns, keys))
-            assert sorted(connection.execute(found).scalars()) == sorted(wanted)
+            found = connection.execute(query, names_of(dialect, [*wanted, "none of them"])).scalars()
+            assert sorted(found) == sorted(wanted)
+
+
+def test_rows_are_found_by_pairs_of_any_text(engine: Engine) -> None:
+    signals = schema.asset_signals
+    with writing(engine) as connection:
+        for asset in ("a", *ODD_NAMES):
+            add_signals(connection, asset, ODD_NAMES)
+        dialect = connection.dialect.name
+        query = select(signals.c.asset, signals.c.signal)
+        query = query.where(has_pair(dialect, signals.c.asset, signals.c.signal))
+        for wanted in ([("a", name) for name in ODD_NAMES], [(name, name) for name in ODD_NAMES], [("a", "plain")]):
+            found = connection.execute(query, pairs_of(dialect, [*wanted, ("plain", "none"), ("none", "plain")])).all()
+            assert sorted(map(tuple, found)) == sorted(wanted)
 
 
 def test_what_is_inserted_is_read_as_if_core_had_inserted_it(engine: Engine) -> None:
@@ -37,3 +44,12 @@ def test_what_is_inserted_is_read_as_if_core_had_inserted_it(engine: Engine) -> 
         found = [row._asdict() for row in connection.execute(select(lanes))]
     assert len(found) == 3
     assert all(row | {"epoch": ""} == found[0] | {"epoch": ""} for row in found)
+
+
+def add_signals(connection: Connection, asset: str, names: list[str]) -> None:
+    node = {"tenant": "t", "node": f"node of {asset}", "enrolled_at": 1}
+    machine = {"tenant": "t", "asset": asset, "node": node["node"], "asset_type": "x", "name": "a", "created_at": 1}
+    connection.execute(insert(schema.nodes), [node])
+    connection.execute(insert(schema.assets), [machine])
+    rows = [{"tenant": "t", "asset": asset, "signal": name, "first_seen_at": 1} for name in names]
+    insert_many(connection, insert(schema.asset_signals), rows)

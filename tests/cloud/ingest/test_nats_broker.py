@@ -54,6 +54,21 @@ def test_it_is_restarted_on_the_same_port(broker: NatsBroker) -> None:
     assert not accepts_connections(broker.port)
 
 
+def test_it_leaves_half_of_the_processors_to_the_ingest(broker: NatsBroker) -> None:
+    environment = Path(f"/proc/{broker.pid}/environ").read_bytes().split(b"\0")
+    assert f"GOMAXPROCS={max(1, (os.cpu_count() or 1) // 2)}".encode() in environment
+
+
+def test_an_operator_may_give_it_more_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMAXPROCS", "17")
+    broker = NatsBroker(folder=tmp_path / "broker", port=free_port())
+    broker.start()
+    try:
+        assert b"GOMAXPROCS=17" in Path(f"/proc/{broker.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        broker.stop()
+
+
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -6,10 +6,23 @@ SQLAlchemy's Core spends several times as long on the values of a small row as t
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Dialect, Insert, Text, cast, func, select, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Insert,
+    TableValuedAlias,
+    Text,
+    any_,
+    bindparam,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
@@ -30,13 +43,43 @@ def _compiled(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> 
     return statement.compile(dialect=dialect, column_keys=list(columns))
 
 
-def has_key(dialect: str, columns: Sequence[Column[Any]], keys: Collection[tuple[str, ...]]) -> ColumnElement[bool]:
-    """Whether columns of text have one of these keys. A parameter or two, however many the keys are."""
+def has_name(dialect: str, column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a column of text has one of `names_of`, for a statement that is put together once."""
     if dialect == "sqlite":
-        each = func.json_each(msgspec.json.encode(list(keys)).decode()).table_valued("value")
-        wanted = select(*(func.json_extract(each.c.value, f"$[{place}]") for place in range(len(columns))))
-    else:
-        names = [column.name for column in columns]
-        values = [cast(list(column), ARRAY(Text)) for column in zip(*keys, strict=True)]
-        wanted = select(*func.unnest(*values).table_valued(*names).render_derived().c)
-    return tuple_(*columns).in_(wanted)
+        return column.in_(select(_each_in(_SOME).c.value))
+    return column == any_(bindparam(_SOME, type_=ARRAY(Text)))
+
+
+def names_of(dialect: str, names: Collection[str]) -> dict[str, Any]:
+    """What a statement with `has_name` is run with."""
+    return {_SOME: msgspec.json.encode(list(names)).decode() if dialect == "sqlite" else list(names)}
+
+
+def has_pair(dialect: str, first: Column[Any], second: Column[Any]) -> ColumnElement[bool]:
+    """Whether two columns of text have one of `pairs_of` between them.
+
+    SQLite reads the pairs as the members of one object, which takes it a quarter of the time of a list of lists.
+    """
+    if dialect == "sqlite":
+        each = _each_in(_SOME)
+        return tuple_(first, second).in_(select(each.c.key, each.c.value))
+    halves = [bindparam(name, type_=ARRAY(Text)) for name in (_SOME, _OTHERS)]
+    return tuple_(first, second).in_(select(*func.unnest(*halves).table_valued("a", "b").render_derived().c))
+
+
+def pairs_of(dialect: str, pairs: Collection[tuple[str, str]]) -> dict[str, Any]:
+    """What a statement with `has_pair` is run with; one or more."""
+    if dialect == "sqlite":
+        members = b",".join([_encoded(first) + b":" + _encoded(second) for first, second in pairs])
+        return {_SOME: f"{{{members.decode()}}}"}
+    firsts, seconds = zip(*pairs, strict=True)
+    return {_SOME: list(firsts), _OTHERS: list(seconds)}
+
+
+def _each_in(parameter: str) -> TableValuedAlias:
+    return func.json_each(bindparam(parameter, type_=Text)).table_valued("key", "value")
+
+
+_SOME: Final = "some"
+_OTHERS: Final = "others"
+_encoded: Final = msgspec.json.Encoder().encode
