@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from forewarn_cloud.ingest.messages import NodeKey
 
 BURST_SECONDS: Final = 10.0
@@ -30,8 +32,7 @@ class Limits:
     bytes_per_s: float = 32.0 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class _Account:
+class _Account(msgspec.Struct):
     paid_until: float
     """Monotonic seconds at which what the node has sent is within its quota."""
     fair_records_per_s: float
@@ -49,7 +50,8 @@ class Quota:
     """Node -> how many of its messages were let go."""
     _accounts: dict[NodeKey, _Account] = field(default_factory=dict)
 
-    def charge(self, node: NodeKey, *, records: int, size: int) -> None:
+    def charge(self, node: NodeKey, *, records: int, size: int) -> bool:
+        """Whether the node is over its quota by now, burst included."""
         now = time.monotonic()
         cost_s = max(records / self.limits.records_per_s, size / self.limits.bytes_per_s)
         earlier = self._accounts.get(node)
@@ -57,6 +59,7 @@ class Quota:
         self._accounts[node] = _Account(begun + cost_s, records / cost_s)
         if len(self._accounts) > MAX_NODES:
             self._accounts = {key: account for key, account in self._accounts.items() if account.paid_until > now}
+        return begun + cost_s - now > BURST_SECONDS
 
     def wait_seconds(self, node: NodeKey) -> float:
         """How long to withhold an acknowledgement from the node; 0 within the quota."""

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Final, Protocol, TypeVar
@@ -300,9 +300,9 @@ class Writer:
         began = time.monotonic()
         judgement = self._store(lambda ledger: self._judge_and_write(ledger, incoming, at, last_chance))
         self._remember(judgement)
-        self._charge(incoming, time.monotonic() - began)
+        over_quota = self._charge(incoming, time.monotonic() - began)
         self.broker.acknowledge(receipts)
-        self._acknowledge_lanes(judgement.changes)
+        self._acknowledge_lanes(judgement.changes, over_quota)
         _tell(judgement.changes.refusals)
 
     def _judge_and_write(
@@ -397,38 +397,45 @@ class Writer:
 
     # --- acknowledging, at the pace of the quota --------------------------------------------------------------------
 
-    def _charge(self, incoming: Sequence[Incoming], seconds: float) -> None:
-        records, sizes = Counter[NodeKey](), Counter[NodeKey]()
+    def _charge(self, incoming: Sequence[Incoming], seconds: float) -> set[NodeKey]:
+        """The nodes that are over their quota by now."""
+        sent, total = dict[NodeKey, tuple[int, int]](), 0
         for message in incoming:
             node = message.node
             if node is not None:
-                records[node] += len(message.message.records) if isinstance(message, LaneMessage) else 1
-                sizes[node] += len(message.delivery.payload)
-        for node, count in records.items():
-            self.quota.charge(node, records=count, size=sizes[node])
-        self._records_per_s = records.total() / max(seconds, 1e-3)
+                records, size = sent.get(node, (0, 0))
+                count = len(message.message.records) if isinstance(message, LaneMessage) else 1
+                sent[node] = (records + count, size + len(message.delivery.payload))
+                total += count
+        self._records_per_s = total / max(seconds, 1e-3)
+        return {node for node, (records, size) in sent.items() if self.quota.charge(node, records=records, size=size)}
 
-    def _acknowledge_lanes(self, changes: Changes) -> None:
+    def _acknowledge_lanes(self, changes: Changes, over_quota: Collection[NodeKey]) -> None:
         """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
         crowded = self._crowded_records_per_s(len(changes.lanes))
         for lane, change in changes.lanes.items():
-            node = lane[:2]
-            paces = [pace for pace in (crowded, self.quota.advised_records_per_s(node)) if pace is not None]
             ack = wire.Ack(
                 lane=lane[2],
                 epoch=lane[3],
                 seq=change.progress.contiguous,
                 at=self.clock.now_ms(),
-                replay_records_per_s=min(paces, default=None),
+                replay_records_per_s=crowded,
             )
-            wait = self.quota.wait_seconds(node)
+            wait = 0.0
+            if lane[:2] in over_quota:
+                ack, wait = self._slowed(lane, ack), self.quota.wait_seconds(lane[:2])
             if wait > 0:
-                self.quota.throttled[node[1]] += 1
+                self.quota.throttled[lane[1]] += 1
                 due = self._late_acks.get(lane, (time.monotonic() + wait, ack))[0]
                 self._late_acks[lane] = (due, ack)
             else:
                 self._late_acks.pop(lane, None)
                 self._publish_ack(lane, ack)
+
+    def _slowed(self, lane: LaneKey, ack: wire.Ack) -> wire.Ack:
+        paces = (ack.replay_records_per_s, self.quota.advised_records_per_s(lane[:2]))
+        pace = min((pace for pace in paces if pace is not None), default=None)
+        return msgspec.structs.replace(ack, replay_records_per_s=pace)
 
     def _crowded_records_per_s(self, lanes: int) -> int | None:
         """Each lane's share of what can be stored, when the hand-over fills: live records come first at the nodes."""
@@ -498,12 +505,11 @@ def read_facts(
     wanted = {message.lane for message in lanes}.union(lost, *map(_lanes_of_birth, births))
     progress = ledger.progress(wanted.union(found.lane for found in asked.values()))
     digests, unknown = _digests_of_repeats(ledger, lanes, progress)
-    signals = _signals(lanes)
-    unsure = {asset for asset, names in signals.items() if not names <= known_signals.get(asset, frozenset())}
+    sure, unsure = _signals(lanes, known_signals)
     return Facts(
         nodes=nodes,
         assets=ledger.assets(set().union(*(message.assets for message in lanes), *map(_declared, births))),
-        signals={asset: known_signals[asset] for asset in signals.keys() - unsure} | ledger.signals(unsure),
+        signals=sure | ledger.signals(unsure),
         progress=progress,
         digests=digests,
         gaps=ledger.open_gaps(unknown | lost | {message.lane for message in lanes if _tells_gap(message)}),
@@ -537,14 +543,24 @@ def _declared(birth: ControlMessage) -> set[AssetKey]:
     return {(birth.node[0], asset) for asset in assets}
 
 
-def _signals(lanes: Sequence[LaneMessage]) -> dict[AssetKey, set[str]]:
-    layouts = {
-        ((message.lane[0], record.asset), tuple(record.signals)) for message in lanes for record in message.telemetry
-    }
-    found = dict[AssetKey, set[str]]()
-    for asset, names in layouts:
-        found.setdefault(asset, set()).update(names)
-    return found
+def _signals(
+    lanes: Sequence[LaneMessage], known_signals: dict[AssetKey, frozenset[str]]
+) -> tuple[dict[AssetKey, frozenset[str]], set[AssetKey]]:
+    """Those of the machines that show what is known of them, and the machines that show more."""
+    sure, unsure = dict[AssetKey, frozenset[str]](), set[AssetKey]()
+    for message in lanes:
+        tenant = message.lane[0]
+        for record in message.telemetry:
+            asset = (tenant, record.asset)
+            known = known_signals.get(asset, _NO_SIGNALS)
+            if known.issuperset(record.signals):
+                sure[asset] = known
+            else:
+                unsure.add(asset)
+    return sure, unsure
+
+
+_NO_SIGNALS: Final = frozenset[str]()
 
 
 def _digests_of_repeats(
