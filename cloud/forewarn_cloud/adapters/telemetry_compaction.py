@@ -65,9 +65,11 @@ from forewarn_cloud.series import HOUR_MS, LEVELS_MS, Buckets, Columns, combine,
 ROWS_WORTH_A_STEP: Final = 128
 AGE_WORTH_A_STEP_MS: Final = HOUR_MS
 """Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait."""
-_ROWS_A_STEP: Final = 512
+_ROWS_A_STEP: Final = 2048
 _BYTES_A_STEP: Final = 512 * 1024
-"""A step ends with the asset that reaches one of these; no asset has more of them in a step."""
+"""A step ends with the asset that reaches one of these: rows of neighbours are in the same pages, which are then written
+once; and ingest waits for some 20 ms at most."""
+_ROWS_OF_AN_ASSET: Final = 512
 _LEAVES_A_STEP: Final = 4
 _LEAVES_BEFORE: Final = 8
 _GROWTH: Final = 2
@@ -218,7 +220,7 @@ class _Planning:
 
     def _oldest(self) -> "_Oldest | None":
         """As many as touch few leaves and have not too many bytes."""
-        rows = self._execute(_BLOCKS, most_rows=_ROWS_A_STEP).all()
+        rows = self._execute(_BLOCKS, most_rows=_ROWS_OF_AN_ASSET).all()
         if not rows:
             return None
         firsts_ms, lasts_ms, columns, *record = zip(*rows, strict=True)
@@ -231,7 +233,7 @@ class _Planning:
             records=list(zip(*record, strict=True))[:most],
             samples=decode_all(map(bytes, columns[:most])),
             touched=[leaf for leaf in touched if leaf.last_ms >= first_ms and leaf.first_ms <= last_ms],
-            has_more=most < len(rows) or len(rows) == _ROWS_A_STEP,
+            has_more=most < len(rows) or len(rows) == _ROWS_OF_AN_ASSET,
         )
 
     def _leaves_of_samples(self, samples: Columns) -> list[Leaf]:
