@@ -128,9 +128,7 @@ class SqlLedgerTransaction:
 
     def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]:
         return {
-            (tenant, node, lane, epoch): Progress(
-                contiguous=contiguous, ahead=tuple([(first, last) for first, last in ahead])
-            )
+            (tenant, node, lane, epoch): Progress(contiguous=contiguous, ahead=tuple(map(tuple, ahead)))
             for (tenant, lane), pairs in _by_lane(keys)
             for node, epoch, contiguous, ahead in self._paired(_progress_paired, pairs, tenant, lane)
         }
@@ -340,7 +338,7 @@ class SqlLedgerTransaction:
         if not changes.lanes:
             return
         rows = [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
-        insert_many(self.connection, _add_to_lanes(self.connection.dialect.name), rows)
+        insert_many(self.connection, _add_to_lanes(self.connection.dialect.name), _LANE_COLUMNS, rows)
 
     def _insert(self, table: Table, rows: Sequence[Values]) -> None:
         if rows:
@@ -507,21 +505,23 @@ def _refusal_row(refusal: Refusal, at: int) -> Values:
     }
 
 
-def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> Values:
-    tenant, node, name, epoch = lane
-    return {
-        "tenant": tenant,
-        "node": node,
-        "lane": name,
-        "epoch": epoch,
-        "contiguous_seq": change.progress.contiguous,
-        "ahead": msgspec.json.encode(change.progress.ahead).decode() if change.progress.ahead else "[]",
-        "records_stored": change.stored,
-        "records_quarantined": change.quarantined,
-        "first_at": at,
-        "updated_at": at,
-        "hole_since": at if change.progress.ahead else None,
-    }
+_LANE_COLUMNS: Final = (
+    *_LANE,
+    "contiguous_seq",
+    "ahead",
+    "records_stored",
+    "records_quarantined",
+    "first_at",
+    "updated_at",
+    "hole_since",
+)
+
+
+def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> tuple[object, ...]:
+    """Values for `_LANE_COLUMNS`."""
+    contiguous, ahead = change.progress.contiguous, change.progress.ahead
+    holes = msgspec.json.encode(ahead).decode() if ahead else "[]"
+    return (*lane, contiguous, holes, change.stored, change.quarantined, at, at, at if ahead else None)
 
 
 def _resend_row(resend: Resend, at: int) -> Values:

@@ -67,8 +67,8 @@ AGE_WORTH_A_STEP_MS: Final = HOUR_MS
 """Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait."""
 _ROWS_A_STEP: Final = 2048
 _BYTES_A_STEP: Final = 512 * 1024
-"""A step ends with the asset that reaches one of these: rows of neighbours are in the same pages, which are then written
-once; and ingest waits for some 20 ms at most."""
+"""A step ends with the asset that reaches one of these. Rows of neighbours are in the same pages, which are then
+written once; ingest waits for some 20 ms at most."""
 _ROWS_OF_AN_ASSET: Final = 512
 _LEAVES_A_STEP: Final = 4
 _LEAVES_BEFORE: Final = 8

@@ -17,6 +17,7 @@ from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
 _KEYS_A_QUERY: Final = 500
 _INSERT: Final = insert(blocks)
+_COLUMNS: Final = tuple(blocks.c.keys())
 _BY_MACHINE: Final = attrgetter("tenant", "asset")
 """The order of the index: rows of neighbours in it are in the same pages, which takes a third less to write and half as
 much to remove."""
@@ -31,7 +32,7 @@ class SqlTelemetry:
     def append(self, records: Sequence[TelemetryRecord]) -> None:
         """An identity that is stored and not yet compacted raises IntegrityError."""
         if records:
-            insert_many(self.connection, _INSERT, list(map(_row, sorted(records, key=_BY_MACHINE))))
+            insert_many(self.connection, _INSERT, _COLUMNS, list(map(_row, sorted(records, key=_BY_MACHINE))))
 
     def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
         """First of the blocks, then of what was compacted: a record that is moved meanwhile is found."""
@@ -90,16 +91,17 @@ class SqlTelemetry:
         return bucket_series(buckets, width=level, samples=samples, max_points=max_points)
 
 
-def _row(record: TelemetryRecord) -> dict[str, object]:
-    return {
-        "tenant": record.tenant,
-        "node": record.node,
-        "epoch": record.epoch,
-        "seq": record.seq,
-        "digest": record.digest,
-        "asset": record.asset,
-        "first_ms": int(record.t_ms[0]),
-        "last_ms": int(record.t_ms[-1]),
-        "samples": len(record.t_ms),
-        "columns": encode_columns(record.t_ms, record.signals),
-    }
+def _row(record: TelemetryRecord) -> tuple[object, ...]:
+    """Values for `_COLUMNS`."""
+    return (
+        record.tenant,
+        record.node,
+        record.epoch,
+        record.seq,
+        record.digest,
+        record.asset,
+        record.t_ms.item(0),
+        record.t_ms.item(-1),
+        len(record.t_ms),
+        encode_columns(record.t_ms, record.signals),
+    )

@@ -62,7 +62,7 @@ class Judgement:
     refused_births: dict[NodeKey, ControlMessage] = field(default_factory=dict)
     """Of nodes that are not enrolled, or not yet."""
     new_epochs: list[LaneKey] = field(default_factory=list)
-    signals: dict[AssetKey, set[str]] = field(default_factory=dict)
+    signals: dict[AssetKey, frozenset[str]] = field(default_factory=dict)
     """All signals, old and new, of the machines whose telemetry is stored."""
 
 
@@ -329,12 +329,12 @@ class _Judging:
     def _check_signals(self, asset: AssetKey, names: Iterable[str]) -> None:
         known = self.result.signals.get(asset)
         if known is None:
-            known = self.result.signals[asset] = set(self.facts.signals.get(asset, frozenset()))
-        new = set(names) - known
+            known = self.result.signals[asset] = self.facts.signals.get(asset, frozenset())
+        new = frozenset(names) - known
         if len(known) + len(new) > MAX_SIGNALS:
             raise _Refused(f"signals: asset {asset[1]!r} would have more than {MAX_SIGNALS}")
         if new:
-            known |= new
+            self.result.signals[asset] = known | new
             self.changes.signals.setdefault(asset, set()).update(new)
 
     # --- quarantine -------------------------------------------------------------------------------------------------

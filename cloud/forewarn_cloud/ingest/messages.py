@@ -31,15 +31,15 @@ class LaneMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Records of one lane of one node."""
 
     delivery: Delivery
+    node: NodeKey
     lane: LaneKey
     message: wire.Message
 
-    assets: frozenset[AssetKey]
+    assets: set[AssetKey]
     """Whom the records are about."""
 
-    @property
-    def node(self) -> NodeKey:
-        return self.lane[:2]
+    gaps: list[wire.Gap]
+    """Of which they tell."""
 
     @property
     def telemetry(self) -> Iterator[wire.Telemetry]:
@@ -90,8 +90,7 @@ def _read_body(delivery: Delivery, address: wire.Address, node: NodeKey, now_ms:
             if delivery.retained:
                 return None
             message = wire.decode_message(lane, delivery.payload, now_ms=now_ms)
-            assets = frozenset([(address.tenant, name) for name in _assets(message)])
-            return LaneMessage(delivery=delivery, lane=(*node, lane, message.epoch), message=message, assets=assets)
+            return _lane_message(delivery, node, lane, message)
         case "presence":
             presence = wire.decode_control(delivery.payload, wire.Presence)
             return ControlMessage(delivery=delivery, node=node, body=presence)
@@ -102,7 +101,13 @@ def _read_body(delivery: Delivery, address: wire.Address, node: NodeKey, now_ms:
             raise wire.WireError(f"topic: {channel} goes down to the nodes, not up")
 
 
-def _assets(message: wire.Message) -> Iterator[str]:
+def _lane_message(delivery: Delivery, node: NodeKey, lane: wire.Lane, message: wire.Message) -> LaneMessage:
+    assets, gaps = set[AssetKey](), list[wire.Gap]()
     for received in message.records:
-        if isinstance(received.record, wire.Telemetry | wire.Advisory):
-            yield received.record.asset
+        record = received.record
+        if isinstance(record, wire.Gap):
+            gaps.append(record)
+        elif not isinstance(record, wire.Rejected):
+            assets.add((node[0], record.asset))
+    of_epoch = (*node, lane, message.epoch)
+    return LaneMessage(delivery=delivery, node=node, lane=of_epoch, message=message, assets=assets, gaps=gaps)

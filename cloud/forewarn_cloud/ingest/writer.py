@@ -391,7 +391,7 @@ class Writer:
             del self._births[next(iter(self._births))]
         if len(self._known_signals) > MAX_KNOWN_SIGNALS:
             self._known_signals.clear()
-        self._known_signals |= {asset: frozenset(names) for asset, names in judgement.signals.items()}
+        self._known_signals |= judgement.signals
         for tenant, node, lane, epoch in judgement.new_epochs:
             _log.info("first records of %s/%s in the %s lane of epoch %s", tenant, node, lane, epoch)
 
@@ -501,7 +501,8 @@ def read_facts(
     lanes = [message for message in batch if isinstance(message, LaneMessage) and message.node in nodes]
     births = [message for message in batch if isinstance(message, ControlMessage) and message.node in nodes]
     asked = ledger.asked({found for message in births if (found := _refused_command(message)) is not None})
-    lost = set().union(*map(_earlier_epochs, lanes))
+    telling = [message for message in lanes if message.gaps]
+    lost = set().union(*map(_earlier_epochs, telling))
     wanted = {message.lane for message in lanes}.union(lost, *map(_lanes_of_birth, births))
     progress = ledger.progress(wanted.union(found.lane for found in asked.values()))
     digests, unknown = _digests_of_repeats(ledger, lanes, progress)
@@ -512,7 +513,7 @@ def read_facts(
         signals=sure | ledger.signals(unsure),
         progress=progress,
         digests=digests,
-        gaps=ledger.open_gaps(unknown | lost | {message.lane for message in lanes if _tells_gap(message)}),
+        gaps=ledger.open_gaps(unknown | lost | {message.lane for message in telling}),
         asked=asked,
     )
 
@@ -530,12 +531,7 @@ def _refused_command(birth: ControlMessage) -> tuple[NodeKey, str] | None:
 
 def _earlier_epochs(message: LaneMessage) -> set[LaneKey]:
     """Of which gap records tell."""
-    gaps = (received.record for received in message.message.records if isinstance(received.record, wire.Gap))
-    return {(*message.lane[:3], gap.epoch) for gap in gaps if gap.epoch is not None}
-
-
-def _tells_gap(message: LaneMessage) -> bool:
-    return any(isinstance(received.record, wire.Gap) for received in message.message.records)
+    return {(*message.lane[:3], gap.epoch) for gap in message.gaps if gap.epoch is not None}
 
 
 def _declared(birth: ControlMessage) -> set[AssetKey]:

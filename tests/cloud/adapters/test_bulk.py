@@ -40,7 +40,7 @@ def test_what_is_inserted_is_read_as_if_core_had_inserted_it(engine: Engine) -> 
     with writing(engine) as connection:
         connection.execute(insert(lanes), [common | counts | {"epoch": "core", "ahead": [[3, 4], [6, 9]]}])
         rows = [common | counts | {"epoch": epoch, "ahead": "[[3,4],[6,9]]"} for epoch in ("one", "two")]
-        insert_many(connection, insert(lanes), rows)
+        insert_many(connection, insert(lanes), tuple(rows[0]), [tuple(row.values()) for row in rows])
         found = [row._asdict() for row in connection.execute(select(lanes))]
     assert len(found) == 3
     assert all(row | {"epoch": ""} == found[0] | {"epoch": ""} for row in found)
@@ -51,5 +51,5 @@ def add_signals(connection: Connection, asset: str, names: list[str]) -> None:
     machine = {"tenant": "t", "asset": asset, "node": node["node"], "asset_type": "x", "name": "a", "created_at": 1}
     connection.execute(insert(schema.nodes), [node])
     connection.execute(insert(schema.assets), [machine])
-    rows = [{"tenant": "t", "asset": asset, "signal": name, "first_seen_at": 1} for name in names]
-    insert_many(connection, insert(schema.asset_signals), rows)
+    columns = ("first_seen_at", "signal", "tenant", "asset")
+    insert_many(connection, insert(schema.asset_signals), columns, [(1, name, "t", asset) for name in names])

@@ -3,7 +3,7 @@
 SQLAlchemy's Core spends several times as long on the values of a small row as the database does.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
@@ -26,21 +26,26 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
-def insert_many(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Run an insert for each of the rows, which are one or more, all with the same columns.
+def insert_many(
+    connection: Connection, statement: Insert, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Run an insert for each of the rows, which are one or more, with values for two or more columns in their order.
 
     The values go to the driver as they are: JSON as text. A statement that is the same object is compiled once.
     """
-    compiled = _compiled(statement, connection.dialect, tuple(rows[0]))
-    if compiled.positional:
-        connection.exec_driver_sql(str(compiled), list(map(itemgetter(*compiled.positiontup), rows)))
+    compiled, places = _compiled(statement, connection.dialect, columns)
+    if places is None:
+        connection.exec_driver_sql(compiled, [dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        connection.exec_driver_sql(str(compiled), list(rows))
+        connection.exec_driver_sql(compiled, list(map(itemgetter(*places), rows)))
 
 
 @lru_cache(maxsize=64)
-def _compiled(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> Any:
-    return statement.compile(dialect=dialect, column_keys=list(columns))
+def _compiled(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> tuple[str, list[int] | None]:
+    """The text, and for a driver that wants values by their place where each comes from."""
+    compiled: Any = statement.compile(dialect=dialect, column_keys=list(columns))
+    places = [columns.index(name) for name in compiled.positiontup] if compiled.positional else None
+    return str(compiled), places
 
 
 def has_name(dialect: str, column: Column[Any]) -> ColumnElement[bool]:
