@@ -1,4 +1,5 @@
-"""`forewarn-cloud up`: everything in one process (but for the broker), started in order and stopped in reverse."""
+"""`forewarn-cloud up`: everything in one process, but for the broker and the upkeep of telemetry; started in order and
+stopped in reverse."""
 
 import gc
 import logging
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,6 +24,7 @@ from forewarn_cloud import bootstrap, opening, views
 from forewarn_cloud.adapters.nats_broker import NatsBroker
 from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.migrating import migrate
+from forewarn_cloud.beside import beside
 from forewarn_cloud.endpoints import Endpoints, choose_port, listen, only_one, read_endpoints, write_endpoints
 from forewarn_cloud.mailbox import start_mailbox
 from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
@@ -45,6 +48,7 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     samples = bootstrap.open_samples(settings)
     telemetry = bootstrap.telemetry_in(samples)
     with _stop_signals() as signals, ExitStack() as running:
+        upkeep = running.enter_context(beside("telemetry", partial(_keep_telemetry, settings, environment)))
         running.enter_context(only_one(opening.make_data_dir(settings)))
         engine = opening.open_database(settings)
         running.callback(engine.dispose)
@@ -61,7 +65,8 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         workers.start("ingest", lambda _stopping: ingest.write())
         for name, work in bootstrap.make_workers(settings, engine, clock, policy, ingest, smtp_url).items():
             workers.start(name, work)
-        workers.start("telemetry", bootstrap.make_upkeep(settings, engine, clock, samples).run)
+        workers.start("telemetry", upkeep.watch)
+        upkeep.start()
         ingest.start()
         running.callback(ingest.stop)
         web = running.enter_context(_web(bootstrap.make_web(settings, engine, clock, ingest, telemetry), settings))
@@ -73,6 +78,12 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
         if not signals.asked.is_set() and not workers.failed:
             web.run()
     return 1 if workers.failed else 0
+
+
+def _keep_telemetry(settings: Settings, environment: Mapping[str, str], stopping: threading.Event) -> None:
+    """Compacting is the most work there is after ingest, which needs the interpreter for itself."""
+    engine, samples = opening.open_database(settings), bootstrap.open_samples(settings)
+    bootstrap.make_upkeep(settings, engine, opening.open_clock(environment), samples).run(stopping)
 
 
 def _collect_rarely() -> None:

@@ -34,14 +34,25 @@ class Cloud:
 
     @property
     def peak_mebibytes(self) -> float:
-        """The most memory that ingest, the API and the workers together were resident in; the broker is another."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-        return round(kibibytes / 1024, 1)
+        """The most memory that ingest, the API and the workers were resident in, upkeep's process included though it
+        shares much of it; the broker is another."""
+        return round(sum(map(_peak_kibibytes, self._pids)) / 1024, 1)
 
     @property
     def cpu_seconds(self) -> float:
-        return cpu_seconds(self.process.pid)
+        return sum(map(cpu_seconds, self._pids))
+
+    @property
+    def _pids(self) -> list[int]:
+        """Without the broker."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        beside = [int(pid) for pid in children if b"nats-server" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [self.process.pid, *beside]
+
+
+def _peak_kibibytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def cpu_seconds(pid: int) -> float:

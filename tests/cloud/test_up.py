@@ -77,6 +77,13 @@ class Cloud:
     def broker_pid(self) -> int:
         return int((self.folder / "broker" / "nats.pid").read_text())
 
+    @property
+    def upkeep_pid(self) -> int:
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (upkeep,) = set(map(int, children)) - {self.broker_pid}
+        return upkeep
+
 
 def _is_ready(endpoints: Endpoints) -> bool:
     try:
@@ -167,6 +174,25 @@ def test_nothing_is_lost_or_doubled_when_cloud_and_broker_are_killed(cloud: Clou
     progress = rows(engine, "lane_progress", "contiguous_seq", "ahead", "records_stored", "records_quarantined")
     assert progress == [(node.total, [], node.total, 0)]
     engine.dispose()
+
+
+def test_upkeep_has_a_process_of_its_own_that_ends_with_the_cloud(cloud: Cloud) -> None:
+    cloud.start()
+    stopped = cloud.upkeep_pid
+    assert cloud.stop()[0] == 0
+    assert not Path(f"/proc/{stopped}").exists()
+    cloud.start()
+    killed = cloud.upkeep_pid
+    cloud.kill()
+    wait_until(lambda: not Path(f"/proc/{killed}").exists(), "it sees that it is alone")
+
+
+def test_a_cloud_whose_upkeep_died_ends_for_its_supervisor_to_start_it_again(cloud: Cloud) -> None:
+    cloud.start()
+    os.kill(cloud.upkeep_pid, signal.SIGKILL)
+    assert cloud.process is not None
+    assert cloud.process.wait(30) == 1
+    assert "telemetry ended with status -9" in cloud.log.read_text()
 
 
 def test_a_free_port_is_taken_where_none_was_asked_for_and_kept(cloud: Cloud) -> None:
