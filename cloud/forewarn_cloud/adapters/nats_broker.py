@@ -115,7 +115,7 @@ class NatsBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={"GOMAXPROCS": str(broker_processors(os.cpu_count() or 1))} | os.environ,
+                env={"GOMAXPROCS": str(_broker_processors(os.cpu_count() or 1))} | os.environ,
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we stop the broker last
                 preexec_fn=_die_with_parent(os.getpid()),
             )
@@ -140,7 +140,7 @@ def accepts_connections(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def broker_processors(of_machine: int) -> int:
+def _broker_processors(of_machine: int) -> int:
     """Half of them: what it would do with more, it would take from the ingest, and moving work between processors is a
     fifth of what it does on two."""
     return max(1, of_machine // 2)

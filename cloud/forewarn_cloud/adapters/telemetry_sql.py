@@ -19,8 +19,7 @@ _KEYS_A_QUERY: Final = 500
 _INSERT: Final = insert(blocks)
 _COLUMNS: Final = tuple(blocks.c.keys())
 _BY_MACHINE: Final = attrgetter("tenant", "asset")
-"""The order of the index: rows of neighbours in it are in the same pages, which takes a third less to write and half as
-much to remove."""
+"""The order of the index: rows of neighbours in it are in the same pages, and those are written once."""
 
 
 @dataclass(frozen=True)
