@@ -32,7 +32,8 @@ class Beside:
     """A pipe to the process, which ends when it breaks, that is however we end."""
 
     def start(self) -> None:
-        os.write(self.line, b"\n")
+        with suppress(BrokenPipeError):  # it ended already, which `watch` tells
+            os.write(self.line, b"\n")
 
     def watch(self, stopping: threading.Event) -> None:
         """Raises: Ended"""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 PARENT = """
-import sys, threading
+import os, signal, sys, threading
 from pathlib import Path
 from forewarn_cloud.beside import Ended, beside
 
@@ -21,9 +21,12 @@ def work(stopping):
     (folder / "stopped").touch()
 
 with beside("the work", work) as beside_us:
+    if how == "killed early":
+        os.kill(beside_us.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, beside_us.pid, os.WEXITED | os.WNOWAIT)
     if how != "never started":
         beside_us.start()
-    if how == "fails":
+    if how in ("fails", "killed early"):
         try:
             beside_us.watch(threading.Event())
         except Ended as error:
@@ -56,6 +59,10 @@ def test_work_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     pid = run(tmp_path, "deaf")
     assert not (tmp_path / "stopped").exists()
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_work_that_was_killed_before_it_was_started_is_seen(tmp_path: Path) -> None:
+    assert run(tmp_path, "killed early") == "the work ended with status -9"
 
 
 def test_work_that_fails_is_seen(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Limits:
     bytes_per_s: float = 32.0 * 1024 * 1024
 
 
-class _Account(msgspec.Struct):
+class _Account(msgspec.Struct, frozen=True):
     paid_until: float
     """Monotonic seconds at which what the node has sent is within its quota."""
     fair_records_per_s: float

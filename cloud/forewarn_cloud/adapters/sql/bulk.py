@@ -51,7 +51,7 @@ def _compiled(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> 
 def has_name(dialect: str, column: Column[Any]) -> ColumnElement[bool]:
     """Whether a column of text has one of `names_of`, for a statement that is put together once."""
     if dialect == "sqlite":
-        return column.in_(select(_each_in(_SOME).c.value))
+        return column.in_(select(_each().c.value))
     return column == any_(bindparam(_SOME, type_=ARRAY(Text)))
 
 
@@ -66,7 +66,7 @@ def has_pair(dialect: str, first: Column[Any], second: Column[Any]) -> ColumnEle
     SQLite reads the pairs as the members of one object, which takes it a quarter of the time of a list of lists.
     """
     if dialect == "sqlite":
-        each = _each_in(_SOME)
+        each = _each()
         return tuple_(first, second).in_(select(each.c.key, each.c.value))
     halves = [bindparam(name, type_=ARRAY(Text)) for name in (_SOME, _OTHERS)]
     return tuple_(first, second).in_(select(*func.unnest(*halves).table_valued("a", "b").render_derived().c))
@@ -81,8 +81,8 @@ def pairs_of(dialect: str, pairs: Collection[tuple[str, str]]) -> dict[str, Any]
     return {_SOME: list(firsts), _OTHERS: list(seconds)}
 
 
-def _each_in(parameter: str) -> TableValuedAlias:
-    return func.json_each(bindparam(parameter, type_=Text)).table_valued("key", "value")
+def _each() -> TableValuedAlias:
+    return func.json_each(bindparam(_SOME, type_=Text)).table_valued("key", "value")
 
 
 _SOME: Final = "some"
