@@ -31,7 +31,7 @@ from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
 
 JOIN_SECONDS: Final = 2.0
 CLOSE_STREAMS_SECONDS: Final = 2
-_COLLECT_AFTER: Final = (20_000, 20, 20)
+_COLLECT_AFTER: Final = (100_000, 20, 20)
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ that name the field. NaN in a binary column, like null in a JSON list, is a miss
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_models.asset_type import IDENTIFIER, MAX_SIGNALS, SIGNAL_NAME
+from forewarn_models.wire_singles import KnownSingles
 
 SCHEMA: Final = 1
 MAX_MESSAGE_BYTES: Final = 256 * 1024
@@ -87,13 +89,19 @@ def parse_topic(text: str) -> Address:
 
 
 class SignalColumns(Mapping[str, NDArray[np.float32]]):
-    """Readings by signal. `names` (k,), `readings` float32 (k, n): one piece of memory, cut up where it is read."""
+    """Readings by signal. `names` (k,), `packed` those of one signal after the other as little-endian float32: one
+    piece of memory, cut up where it is read."""
 
-    __slots__ = ("names", "readings")
+    __slots__ = ("names", "packed")
 
-    def __init__(self, names: tuple[str, ...], readings: NDArray[np.float32]) -> None:
+    def __init__(self, names: tuple[str, ...], packed: bytes) -> None:
         self.names = names
-        self.readings = readings
+        self.packed = packed
+
+    @property
+    def readings(self) -> NDArray[np.float32]:
+        """(k, n)."""
+        return np.frombuffer(self.packed, _READING).reshape(len(self.names), -1)
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         try:
@@ -257,7 +265,7 @@ def decode_message(lane: Lane, payload: bytes, *, now_ms: int) -> Message:
     _check_envelope(envelope)
     received = [
         Received(seq=seq, digest=digest(body), record=_read_record(lane, body, is_json, now_ms))
-        for seq, body in enumerate(envelope.records, envelope.seq)
+        for seq, body in enumerate(map(bytes, envelope.records), envelope.seq)
     ]
     return Message(epoch=envelope.epoch, seq=envelope.seq, records=tuple(received), historical=envelope.historical)
 
@@ -278,12 +286,34 @@ def digest(body: bytes) -> bytes:
 
 
 def _read_record(lane: Lane, body: bytes, is_json: bool, now_ms: int) -> Record | Rejected:
-    if lane == "telemetry" and not is_json and (packed := _read_packed(body, now_ms)) is not None:
-        return packed
+    if lane == "telemetry" and not is_json:
+        quick = _read_single(body, now_ms) or _read_packed(body, now_ms)
+        if quick is not None:
+            return quick
     try:
-        return _decode_record(lane, bytes(body), is_json, now_ms)
+        return _decode_record(lane, body, is_json, now_ms)
     except WireError as error:
-        return Rejected(reason=str(error), body=bytes(body))
+        return Rejected(reason=str(error), body=body)
+
+
+_SINGLES: Final = KnownSingles()
+_INFINITE: Final = frozenset(struct.pack("<f", value) for value in (float("inf"), float("-inf")))
+
+
+def _read_single(body: bytes, now_ms: int) -> Telemetry | None:
+    """One sample, all right, of a machine that has sent such before. The same as `_read_packed`, faster."""
+    found = _SINGLES.read(body)
+    if found is None:
+        return None
+    machine, time_at, t_ms, readings = found
+    if not now_ms - MAX_AGE_MS <= t_ms <= now_ms + MAX_FUTURE_MS or not _INFINITE.isdisjoint(readings):
+        return None
+    return Telemetry(
+        asset=machine.asset,
+        asset_type=machine.asset_type,
+        t_ms=np.frombuffer(body, _TIME, 1, time_at),
+        signals=SignalColumns(machine.names, b"".join(readings)),
+    )
 
 
 def _read_packed(body: bytes, now_ms: int) -> Telemetry | None:
@@ -301,12 +331,13 @@ def _read_packed(body: bytes, now_ms: int) -> Telemetry | None:
     samples, rest = divmod(len(raw.t), _TIME.itemsize)
     if rest or not samples or set(map(len, raw.signals.values())) != {samples * _READING.itemsize}:
         return None
-    t_ms, readings = np.frombuffer(raw.t, _TIME), np.frombuffer(b"".join(raw.signals.values()), _READING)
+    t_ms, columns = np.frombuffer(raw.t, _TIME), SignalColumns(names, b"".join(raw.signals.values()))
     if not now_ms - MAX_AGE_MS <= t_ms.item(0) <= t_ms.item(-1) <= now_ms + MAX_FUTURE_MS:
         return None
-    if (samples > 1 and np.count_nonzero(t_ms[1:] < t_ms[:-1])) or np.count_nonzero(np.isinf(readings)):
+    if (samples > 1 and np.count_nonzero(t_ms[1:] < t_ms[:-1])) or np.count_nonzero(np.isinf(columns.readings)):
         return None
-    columns = SignalColumns(names, readings.reshape(len(names), samples))
+    if samples == 1:
+        _SINGLES.learn(body, raw.asset, raw.asset_type, names)
     return Telemetry(asset=raw.asset, asset_type=raw.asset_type, t_ms=t_ms, signals=columns)
 
 

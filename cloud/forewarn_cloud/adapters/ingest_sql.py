@@ -15,8 +15,10 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    Text,
     bindparam,
     case,
+    cast,
     delete,
     func,
     insert,
@@ -48,7 +50,7 @@ from forewarn_cloud.ingest.ledger import (
     StoredGap,
 )
 from forewarn_cloud.ingest.messages import AssetKey, LaneKey, NodeKey
-from forewarn_cloud.ingest.progress import Progress
+from forewarn_cloud.ingest.progress import Progress, Range
 from forewarn_cloud.ingest.replay import Quarantined
 from forewarn_cloud.telemetry import TelemetryStore
 from forewarn_models import wire
@@ -128,7 +130,7 @@ class SqlLedgerTransaction:
 
     def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]:
         return {
-            (tenant, node, lane, epoch): Progress(contiguous=contiguous, ahead=tuple(map(tuple, ahead)))
+            (tenant, node, lane, epoch): Progress(contiguous=contiguous, ahead=_ranges(ahead) if ahead else ())
             for (tenant, lane), pairs in _by_lane(keys)
             for node, epoch, contiguous, ahead in self._paired(_progress_paired, pairs, tenant, lane)
         }
@@ -393,7 +395,8 @@ def _signals_named(dialect: str) -> Select[Any]:
 def _progress_paired(dialect: str) -> Select[Any]:
     """In order, so that two that lock the same rows do not wait for each other."""
     table = schema.lane_progress.c
-    wanted = select(table.node, table.epoch, table.contiguous_seq, table.ahead)
+    ahead = func.nullif(cast(table.ahead, Text), _NO_RANGES)
+    wanted = select(table.node, table.epoch, table.contiguous_seq, ahead)
     return _of_lanes(dialect, wanted, schema.lane_progress).order_by(table.node, table.epoch).with_for_update()
 
 
@@ -505,6 +508,14 @@ def _refusal_row(refusal: Refusal, at: int) -> Values:
     }
 
 
+_NO_RANGES: Final = "[]"
+"""As nearly all lanes have it: not worth reading as JSON each time."""
+
+
+def _ranges(ahead: str) -> tuple[Range, ...]:
+    return msgspec.json.decode(ahead, type=tuple[Range, ...])
+
+
 _LANE_COLUMNS: Final = (
     *_LANE,
     "contiguous_seq",
@@ -520,7 +531,7 @@ _LANE_COLUMNS: Final = (
 def _lane_row(lane: LaneKey, change: LaneChange, at: int) -> tuple[object, ...]:
     """Values for `_LANE_COLUMNS`."""
     contiguous, ahead = change.progress.contiguous, change.progress.ahead
-    holes = msgspec.json.encode(ahead).decode() if ahead else "[]"
+    holes = msgspec.json.encode(ahead).decode() if ahead else _NO_RANGES
     return (*lane, contiguous, holes, change.stored, change.quarantined, at, at, at if ahead else None)
 
 

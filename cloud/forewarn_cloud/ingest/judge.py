@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
+
 from forewarn_cloud.ingest.ledger import (
     Changes,
     Facts,
@@ -78,27 +80,32 @@ def judge(batch: Sequence[Incoming], facts: Facts, *, tenant: str, at: int, last
     return judging.finish()
 
 
+class _Lane(msgspec.Struct, kw_only=True):
+    """What a batch does to a lane."""
+
+    change: LaneChange
+    digests: dict[int, bytes]
+    """Of the records that are here by now, as far as they matter."""
+    received: list[Range]
+
+
 @dataclass(kw_only=True)
 class _Judging:
     facts: Facts
     tenant: str
     last_chance: bool
     result: Judgement
+    changes: Changes = field(init=False)
     assets: dict[AssetKey, KnownAsset] = field(init=False)
-    digests: dict[tuple[LaneKey, int], bytes] = field(init=False)
-    received: dict[LaneKey, list[Range]] = field(default_factory=dict)
+    lanes: dict[LaneKey, _Lane] = field(default_factory=dict)
     told: dict[LaneKey, list[Range]] = field(default_factory=dict)
     """Ranges of the gaps."""
     believed: dict[LaneKey, int] = field(default_factory=dict)
     """Up to where the nodes that were born believe everything committed."""
 
     def __post_init__(self) -> None:
+        self.changes = self.result.changes
         self.assets = dict(self.facts.assets)
-        self.digests = dict(self.facts.digests)
-
-    @property
-    def changes(self) -> Changes:
-        return self.result.changes
 
     def consider(self, incoming: Incoming) -> None:
         refusal = None if incoming.node is None else self._refused_node(incoming.node)
@@ -116,7 +123,7 @@ class _Judging:
     def finish(self) -> Judgement:
         self._settle_gaps()
         for lane, change in self.changes.lanes.items():
-            change.progress = advance(change.progress, [*self.received[lane], *self.told.get(lane, ())])
+            change.progress = advance(change.progress, [*self.lanes[lane].received, *self.told.get(lane, ())])
         for lane, acknowledged in self.believed.items():
             self._ask_again(lane, acknowledged)
         return self.result
@@ -125,15 +132,16 @@ class _Judging:
         """What has come, before or in this batch, is not missing, whatever gaps say."""
         for lane, open_gaps in self.facts.gaps.items():
             for gap in open_gaps:
-                missing = subtract(gap.missing, self.received.get(lane, ()))
+                missing = subtract(gap.missing, self.lanes[lane].received if lane in self.lanes else ())
                 if missing != gap.missing:
                     self.changes.filled[lane, gap.seq] = missing
         self.changes.gaps = [replace(gap, missing=self._missing(gap)) for gap in self.changes.gaps]
 
     def _missing(self, gap: StoredGap) -> tuple[Range, ...]:
         missing_before = [span for known in self.facts.gaps.get(gap.lane, ()) for span in known.missing]
-        came_before = subtract(ranges_of(self.changes.lanes[gap.lane].progress), missing_before)
-        return subtract([(gap.first_seq, gap.last_seq)], [*came_before, *self.received[gap.lane]])
+        of_lane = self.lanes[gap.lane]
+        came_before = subtract(ranges_of(of_lane.change.progress), missing_before)
+        return subtract([(gap.first_seq, gap.last_seq)], [*came_before, *of_lane.received])
 
     def _ask_again(self, lane: LaneKey, acknowledged: int) -> None:
         """The node believes more committed than is: this database was restored from a backup."""
@@ -238,28 +246,30 @@ class _Judging:
         if not self.last_chance and declares and not incoming.assets <= self.assets.keys():
             self.result.held.append(incoming.delivery)
             return
-        self._lane(incoming.lane)
+        of_lane = self._lane(incoming.lane)
         for received in incoming.message.records:
-            self._take_record(incoming, received)
+            self._take_record(incoming, of_lane, received)
 
-    def _lane(self, lane: LaneKey) -> LaneChange:
-        if lane not in self.changes.lanes:
-            if lane not in self.facts.progress:
+    def _lane(self, lane: LaneKey) -> _Lane:
+        of_lane = self.lanes.get(lane)
+        if of_lane is None:
+            progress = self.facts.progress.get(lane)
+            if progress is None:
                 self.result.new_epochs.append(lane)
-            self.changes.lanes[lane] = LaneChange(progress=self.facts.progress.get(lane, Progress()))
-            self.received[lane] = []
-        return self.changes.lanes[lane]
+            change = self.changes.lanes[lane] = LaneChange(progress=progress or Progress())
+            of_lane = _Lane(change=change, digests=dict(self.facts.digests.get(lane, ())), received=[])
+            self.lanes[lane] = of_lane
+        return of_lane
 
-    def _take_record(self, incoming: LaneMessage, received: wire.Received) -> None:
-        lane, seq = incoming.lane, received.seq
-        change = self.changes.lanes[lane]
-        if (lane, seq) in self.digests or (change.progress.has(seq) and not self._fills_gap(lane, seq)):
-            self._take_repeat(incoming, received)
+    def _take_record(self, incoming: LaneMessage, of_lane: _Lane, received: wire.Received) -> None:
+        lane, seq, change = incoming.lane, received.seq, of_lane.change
+        if seq in of_lane.digests or (change.progress.has(seq) and not self._fills_gap(lane, seq)):
+            self._take_repeat(incoming, of_lane, received)
             return
         if len(change.progress.ahead) >= MAX_HOLES and seq > change.progress.contiguous + wire.MAX_RECORDS:
             return
-        self.digests[lane, seq] = received.digest
-        extend(self.received[lane], seq)
+        of_lane.digests[seq] = received.digest
+        extend(of_lane.received, seq)
         try:
             self._store(lane, received)
             change.stored += 1
@@ -271,8 +281,8 @@ class _Judging:
         """Whether the record counts as received but has never come."""
         return any(within(gap.missing, seq) for gap in self.facts.gaps.get(lane, ()))
 
-    def _take_repeat(self, incoming: LaneMessage, received: wire.Received) -> None:
-        first = self.digests.get((incoming.lane, received.seq))
+    def _take_repeat(self, incoming: LaneMessage, of_lane: _Lane, received: wire.Received) -> None:
+        first = of_lane.digests.get(received.seq)
         if first is None or first == received.digest:
             return
         reason = f"seq: {received.seq} was received before with another body"
@@ -280,16 +290,17 @@ class _Judging:
 
     def _store(self, lane: LaneKey, received: wire.Received) -> None:
         record = received.record
-        if isinstance(record, wire.Rejected):
-            raise _Refused(record.reason)
-        if isinstance(record, wire.Gap):
-            self._store_gap(lane, received, record)
-            return
-        self._check_asset(lane[:2], record.asset)
         if isinstance(record, wire.Telemetry):
-            self._check_signals((lane[0], record.asset), record.signals)
+            asset = (lane[0], record.asset)
+            self._check_asset(asset, lane[1])
+            self._check_signals(asset, record.signals)
             self.changes.telemetry.append(_telemetry(lane, received, record))
+        elif isinstance(record, wire.Rejected):
+            raise _Refused(record.reason)
+        elif isinstance(record, wire.Gap):
+            self._store_gap(lane, received, record)
         else:
+            self._check_asset((lane[0], record.asset), lane[1])
             self.changes.advisories.append(
                 StoredAdvisory(lane=lane, seq=received.seq, digest=received.digest, advisory=record)
             )
@@ -313,29 +324,30 @@ class _Judging:
 
     def _store_gap_of_earlier_epoch(self, lane: LaneKey, received: wire.Received, gap: wire.Gap) -> None:
         """A node that lost its spool file knows neither how far it went nor what of it is committed."""
-        missing = subtract([(gap.first_seq, gap.last_seq)], ranges_of(self._lane(lane).progress))
+        missing = subtract([(gap.first_seq, gap.last_seq)], ranges_of(self._lane(lane).change.progress))
         if missing:
             self._tell_gap_of_our_own(lane, missing[0][0], missing[-1][1], received.digest, gap.reason)
 
-    def _check_asset(self, node: NodeKey, asset: str) -> None:
-        known = self.assets.get((node[0], asset))
+    def _check_asset(self, asset: AssetKey, node: str) -> None:
+        known = self.assets.get(asset)
         if known is None:
-            raise _Refused(f"asset: {asset!r} is not registered")
-        if known.node != node[1]:
-            raise _Refused(f"asset: {asset!r} belongs to node {known.node!r}", security=True)
+            raise _Refused(f"asset: {asset[1]!r} is not registered")
+        if known.node != node:
+            raise _Refused(f"asset: {asset[1]!r} belongs to node {known.node!r}", security=True)
         if known.deleted:
-            raise _Refused(f"asset: {asset!r} was deleted")
+            raise _Refused(f"asset: {asset[1]!r} was deleted")
 
     def _check_signals(self, asset: AssetKey, names: Iterable[str]) -> None:
         known = self.result.signals.get(asset)
         if known is None:
-            known = self.result.signals[asset] = self.facts.signals.get(asset, frozenset())
-        new = frozenset(names) - known
-        if len(known) + len(new) > MAX_SIGNALS:
+            known = self.result.signals[asset] = self.facts.signals.get(asset, _NO_SIGNALS)
+        if known.issuperset(names):
+            return
+        new = known.union(names)
+        if len(new) > MAX_SIGNALS:
             raise _Refused(f"signals: asset {asset[1]!r} would have more than {MAX_SIGNALS}")
-        if new:
-            self.result.signals[asset] = known | new
-            self.changes.signals.setdefault(asset, set()).update(new)
+        self.result.signals[asset] = new
+        self.changes.signals.setdefault(asset, set()).update(new - known)
 
     # --- quarantine -------------------------------------------------------------------------------------------------
 
@@ -375,6 +387,9 @@ class _Judging:
             seq=received.seq,
             security=security,
         )
+
+
+_NO_SIGNALS: Final = frozenset[str]()
 
 
 def _telemetry(lane: LaneKey, received: wire.Received, record: wire.Telemetry) -> TelemetryRecord:

@@ -54,7 +54,7 @@ class Facts:
     assets: dict[AssetKey, KnownAsset] = field(default_factory=dict)
     signals: dict[AssetKey, frozenset[str]] = field(default_factory=dict)
     progress: dict[LaneKey, Progress] = field(default_factory=dict)
-    digests: dict[tuple[LaneKey, int], bytes] = field(default_factory=dict)
+    digests: dict[LaneKey, dict[int, bytes]] = field(default_factory=dict)
     """Of records that were received before; of those that were in quarantine and have been trimmed there is none."""
     gaps: dict[LaneKey, tuple[OpenGap, ...]] = field(default_factory=dict)
     """Of lanes in which that may matter."""

@@ -97,7 +97,7 @@ def _judge_anew(ledger: QuarantineTransaction, found: Quarantined, tenant: str, 
     nodes = ledger.nodes([] if incoming.node is None else [incoming.node])
     facts = read_facts(ledger, [incoming], nodes=nodes, known_signals={})
     if found.lane is not None and found.seq is not None:
-        if facts.digests.get((found.lane, found.seq)) == found.digest:
+        if facts.digests.get(found.lane, {}).get(found.seq) == found.digest:
             ledger.handle_again(found.lane, found.seq)
             return None
         awaited = OpenGap(seq=_NOBODY, missing=((found.seq, found.seq),))

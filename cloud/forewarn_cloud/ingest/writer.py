@@ -412,13 +412,13 @@ class Writer:
 
     def _acknowledge_lanes(self, changes: Changes, over_quota: Collection[NodeKey]) -> None:
         """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
-        crowded = self._crowded_records_per_s(len(changes.lanes))
+        crowded, now_ms = self._crowded_records_per_s(len(changes.lanes)), self.clock.now_ms()
         for lane, change in changes.lanes.items():
             ack = wire.Ack(
                 lane=lane[2],
                 epoch=lane[3],
                 seq=change.progress.contiguous,
-                at=self.clock.now_ms(),
+                at=now_ms,
                 replay_records_per_s=crowded,
             )
             wait = 0.0
@@ -561,7 +561,7 @@ _NO_SIGNALS: Final = frozenset[str]()
 
 def _digests_of_repeats(
     ledger: LedgerTransaction, lanes: Sequence[LaneMessage], progress: dict[LaneKey, Progress]
-) -> tuple[dict[tuple[LaneKey, int], bytes], set[LaneKey]]:
+) -> tuple[dict[LaneKey, dict[int, bytes]], set[LaneKey]]:
     """The digests of what counts as received, and the lanes in which some of it has none: it may be in a gap."""
     repeats = dict[LaneKey, set[int]]()
     for message in lanes:
@@ -570,7 +570,5 @@ def _digests_of_repeats(
             again = {received.seq for received in message.message.records if known.has(received.seq)}
             if again:
                 repeats.setdefault(message.lane, set()).update(again)
-    found = {
-        (lane, seq): digest for lane, seqs in repeats.items() for seq, digest in ledger.digests(lane, seqs).items()
-    }
-    return found, {lane for lane, seqs in repeats.items() if any((lane, seq) not in found for seq in seqs)}
+    found = {lane: ledger.digests(lane, seqs) for lane, seqs in repeats.items()}
+    return found, {lane for lane, seqs in repeats.items() if not seqs <= found[lane].keys()}
