@@ -58,8 +58,13 @@ class TelemetryStore(Protocol):
         """
         ...
 
-    def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
-        """The digests of those of these records that are stored; those of long ago may be forgotten."""
+    def digests(
+        self, tenant: str, node: str, epoch: str, seqs: Collection[int], *, assets: Collection[str] = ()
+    ) -> dict[int, bytes]:
+        """The digests of those of these records that are stored; those of long ago may be forgotten.
+
+        `assets`: whom they are likely to be about, where to look first.
+        """
         ...
 
     def read(

@@ -147,14 +147,16 @@ def fill_world(engine: Engine, now: int) -> None:
     keys = {"tenant": TENANT, "node": "edge-1", "epoch": "e1"}
     progress = {"lane": "telemetry", "contiguous_seq": 20, "ahead": [], "first_at": now, "updated_at": now}
     told = {"lane": "telemetry", "seq": 12, "digest": b"d" * 16, "first_seq": 5, "last_seq": 9, "reason": "full"}
-    block = {"digest": b"d" * 16, "asset": "pump-1", "samples": 1, "columns": b""}
+    block = {"digest": b"d" * 16, "asset": "pump-1", "shard": 0, "samples": 1, "columns": b""}
     with writing(engine) as connection:
         connection.execute(insert(schema.lane_progress).values(keys | progress))
         connection.execute(insert(schema.gaps).values(keys | told | {"received_at": now, "missing": [[5, 6], [9, 9]]}))
         for seq, minutes in ((4, 5), (10, 4)):
             at = now - minutes * 60_000
             connection.execute(
-                insert(schema.telemetry_blocks).values(keys | block | {"seq": seq, "first_ms": at, "last_ms": at})
+                insert(schema.telemetry_blocks).values(
+                    keys | block | {"id": seq, "seq": seq, "first_ms": at, "last_ms": at}
+                )
             )
 
 

@@ -107,7 +107,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 def _compacted(engine: Engine) -> Store:
     """Compacted after each write, however little there is."""
-    store, compaction = _of_engine(engine), SqlCompaction(engine=engine, rows_worth_a_step=1)
+    store, compaction = _of_engine(engine), SqlCompaction(engine=engine, rows_worth_a_step=1, look_seconds=0)
     write = store.writing
 
     def write_and_compact(work: Callable[[TelemetryStore], None]) -> None:

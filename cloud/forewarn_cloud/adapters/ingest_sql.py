@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql import schema
-from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, insert_many, names_of, pairs_of
+from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, names_of, pairs_of, run_many
 from forewarn_cloud.adapters.sql.engine import is_unique_violation, rehearsing, retrying, writing
 from forewarn_cloud.adapters.sql.lanes import missing_of
 from forewarn_cloud.adapters.sql.repositories import SqlRecords
@@ -135,11 +135,12 @@ class SqlLedgerTransaction:
             for node, epoch, contiguous, ahead in self._paired(_progress_paired, pairs, tenant, lane)
         }
 
-    def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]:
+    def digests(self, lane: LaneKey, seqs: Collection[int], assets: Collection[AssetKey]) -> dict[int, bytes]:
         tenant, node, name, epoch = lane
         found = self._digests(schema.quarantine, lane, seqs) | self._digests(schema.gaps, lane, seqs)
         if name == "telemetry":
-            return found | self.telemetry(self.connection).digests(tenant, node, epoch, seqs)
+            names = {asset for _, asset in assets}
+            return found | self.telemetry(self.connection).digests(tenant, node, epoch, seqs, assets=names)
         return found | self._digests(schema.advisories, lane, seqs)
 
     def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]:
@@ -337,10 +338,11 @@ class SqlLedgerTransaction:
             self.connection.execute(delete(table).where(table.c.tenant == tenant, table.c.id <= newest_to_go))
 
     def _write_lanes(self, changes: Changes) -> None:
-        if not changes.lanes:
-            return
-        rows = [_lane_row(lane, changes.lanes[lane], changes.at) for lane in sorted(changes.lanes)]
-        insert_many(self.connection, _add_to_lanes(self.connection.dialect.name), _LANE_COLUMNS, rows)
+        for is_new, statement in ((True, _NEW_LANES), (False, _add_to_lanes(self.connection.dialect.name))):
+            lanes = sorted(lane for lane, change in changes.lanes.items() if change.is_new == is_new)
+            if lanes:
+                rows = [_lane_row(lane, changes.lanes[lane], changes.at) for lane in lanes]
+                run_many(self.connection, statement, _LANE_COLUMNS, rows)
 
     def _insert(self, table: Table, rows: Sequence[Values]) -> None:
         if rows:
@@ -413,6 +415,10 @@ def _of_lanes(dialect: str, query: Select[Any], table: Table) -> Select[Any]:
 def _upsert(dialect: str, table: Table) -> Any:
     """An insert that can say what to do where the row exists; both databases have it, SQLAlchemy's core has not."""
     return {"sqlite": sqlite, "postgresql": postgresql}[dialect].insert(table)
+
+
+_NEW_LANES: Final = insert(schema.lane_progress)
+"""Where another was faster it fails. Of lanes that were known the progress is locked."""
 
 
 @cache

@@ -12,9 +12,11 @@ belongs to. Whenever samples of full leaves change, the buckets they touch are s
 Statements are made once: to put one together takes several times as long as to run it.
 """
 
+import math
+import time
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
@@ -22,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import (
+    BigInteger,
     CompoundSelect,
     Connection,
     CursorResult,
@@ -39,18 +42,18 @@ from sqlalchemy import (
     union_all,
 )
 
+from forewarn_cloud.adapters.sql.bulk import has_pair, pairs_of, run_many
 from forewarn_cloud.adapters.sql.engine import reading, retrying, writing
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
 from forewarn_cloud.adapters.telemetry_codec import decode_all, decode_columns
 from forewarn_cloud.adapters.telemetry_digests import add_digests
 from forewarn_cloud.adapters.telemetry_leaves import (
-    ASSET,
     FROM_MS,
     NOT_ROLLED,
     ROLLED_STATES,
     SAMPLES,
-    TENANT,
+    SHARD,
     Leaf,
     buckets_of_leaf,
     capacity,
@@ -59,24 +62,38 @@ from forewarn_cloud.adapters.telemetry_leaves import (
     of_level,
     overlapping,
 )
+from forewarn_cloud.adapters.telemetry_shards import SHARDS
 from forewarn_cloud.errors import Contended
 from forewarn_cloud.series import HOUR_MS, LEVELS_MS, Buckets, Columns, combine, cut, merge, summarise
 
 ROWS_WORTH_A_STEP: Final = 128
 AGE_WORTH_A_STEP_MS: Final = HOUR_MS
 """Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait."""
+LOOK_SECONDS: Final = 30.0
+"""Between two looks at all that is waiting. A look reads it all."""
 _ROWS_A_STEP: Final = 2048
 _BYTES_A_STEP: Final = 512 * 1024
-"""A step ends with the asset that reaches one of these. Rows of neighbours are in the same pages, which are then
-written once; ingest waits for some 20 ms at most."""
-_ROWS_OF_AN_ASSET: Final = 512
+"""A step takes so many blocks, or so many bytes of them. Those of a shard are in the same pages, which are then written
+once; ingest waits for some 20 ms at most."""
 _LEAVES_A_STEP: Final = 4
 _LEAVES_BEFORE: Final = 8
 _GROWTH: Final = 2
 _EVER: Final = 2**62
 
-StoredRecord = tuple[str, str, str, int, bytes]
-"""Tenant, node, epoch, sequence number, digest."""
+RECORD: Final = tuple(blocks.c[name] for name in ("tenant", "node", "epoch", "seq", "digest", "shard", "id"))
+StoredRecord = tuple[str, str, str, int, bytes, int, int]
+"""Values of `RECORD`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """An asset with enough to do: so many blocks, of so many bytes."""
+
+    shard: int
+    tenant: str
+    asset: str
+    blocks: int
+    size: int
 
 
 @dataclass(kw_only=True)
@@ -85,7 +102,12 @@ class SqlCompaction:
 
     engine: Engine
     rows_worth_a_step: int = ROWS_WORTH_A_STEP
-    _waiting: list[tuple[str, str]] = field(default_factory=list)
+    look_seconds: float = LOOK_SECONDS
+    _looked_at: float = -math.inf
+    _unseen: list[int] = field(default_factory=list)
+    """Shards that this look has not come to."""
+    _waiting: list[_Due] = field(default_factory=list)
+    """Those of a shard one after the other."""
 
     def step(self, now_ms: int) -> bool:
         """Compact some blocks of some assets; whether there is more to do.
@@ -93,34 +115,85 @@ class SqlCompaction:
         Raises:
             Unavailable: the database cannot serve.
         """
-        if not self._waiting:
-            self._waiting = self._assets(now_ms)
+        if not self._waiting and not self._unseen and time.monotonic() - self._looked_at >= self.look_seconds:
+            self._unseen, self._looked_at = list(range(SHARDS)), time.monotonic()
+        self._look(now_ms)
         if self._waiting:
             retrying(lambda: self._compact(now_ms))
-        return bool(self._waiting)
+        return bool(self._waiting or self._unseen)
 
-    def _assets(self, now_ms: int) -> list[tuple[str, str]]:
-        """Those with enough to do. An index has all that is asked for."""
-        many = func.count() >= self.rows_worth_a_step
-        old = func.min(blocks.c.last_ms) < now_ms - AGE_WORTH_A_STEP_MS
-        query = select(blocks.c.tenant, blocks.c.asset).group_by(blocks.c.tenant, blocks.c.asset).having(many | old)
+    def _look(self, now_ms: int) -> None:
+        """From shard to shard, until there is enough for a step."""
         with reading(self.engine) as connection:
-            return [(row.tenant, row.asset) for row in connection.execute(query)]
+            while self._unseen and sum(due.blocks for due in self._waiting) < _ROWS_A_STEP:
+                self._waiting += self._due(connection, self._unseen.pop(), now_ms)
+
+    def _due(self, connection: Connection, shard: int, now_ms: int) -> list[_Due]:
+        bound = {"of_shard": shard, "rows": self.rows_worth_a_step, "before_ms": now_ms - AGE_WORTH_A_STEP_MS}
+        return [_Due(shard=shard, **row._mapping) for row in connection.execute(_DUE, bound)]
 
     def _compact(self, now_ms: int) -> None:
         """One asset after the other until there is enough for a transaction.
 
-        Those of a plan that turns out to be outdated come again when assets are looked for the next time.
+        Those of a plan that turns out to be outdated come again when blocks are looked for the next time.
         """
-        plans, records, size = list[_Plan](), 0, 0
+        plans, left = list[_Plan](), list[_Due]()
         with reading(self.engine) as connection:
-            while self._waiting and records < _ROWS_A_STEP and size < _BYTES_A_STEP:
-                tenant, asset = self._waiting.pop()
-                plans.append(_Planning(connection=connection, tenant=tenant, asset=asset).plan())
-                records, size = records + len(plans[-1].records), size + plans[-1].size
+            while self._waiting and not _is_enough(plans):
+                together = self._next(_ROWS_A_STEP - sum(len(plan.records) for plan in plans))
+                of_shard = _plans(connection, together)
+                plans += of_shard
+                taken = {(plan.tenant, plan.asset): len(plan.records) for plan in of_shard}
+                left += [
+                    replace(due, blocks=due.blocks - done, size=due.size * (due.blocks - done) // due.blocks)
+                    for due in together
+                    if 0 < (done := taken.get((due.tenant, due.asset), 0)) < due.blocks
+                ]
         with writing(self.engine) as connection:
             _carry_out(connection, plans, now_ms)
-        self._waiting[:0] = [(plan.tenant, plan.asset) for plan in plans if plan.has_more]
+        self._waiting[:0] = left
+
+    def _next(self, most_blocks: int) -> list[_Due]:
+        """Some of one shard that have no more blocks than that together, or one that may have."""
+        some, blocks, size = [self._waiting.pop()], 0, 0
+        while self._waiting and self._waiting[-1].shard == some[0].shard:
+            blocks, size = blocks + some[-1].blocks, size + some[-1].size
+            if blocks + self._waiting[-1].blocks > most_blocks or size + self._waiting[-1].size > _BYTES_A_STEP:
+                break
+            some.append(self._waiting.pop())
+        return some
+
+
+_BLOCKS: Final = func.count()
+_DUE: Final = (
+    select(
+        blocks.c.tenant, blocks.c.asset, _BLOCKS.label("blocks"), func.sum(func.length(blocks.c.columns)).label("size")
+    )
+    .where(blocks.c.shard == SHARD)
+    .group_by(blocks.c.tenant, blocks.c.asset)
+    .having((bindparam("rows") <= _BLOCKS) | (func.min(blocks.c.last_ms) < bindparam("before_ms", type_=BigInteger)))
+)
+
+
+def _is_enough(plans: "Sequence[_Plan]") -> bool:
+    blocks = sum(len(plan.records) for plan in plans)
+    return blocks >= _ROWS_A_STEP or sum(plan.size for plan in plans) >= _BYTES_A_STEP
+
+
+def _plans(connection: Connection, together: Sequence[_Due]) -> "list[_Plan]":
+    """For the oldest blocks of these assets of a shard: as many as make a step."""
+    count, size = sum(due.blocks for due in together), sum(due.size for due in together)
+    most = max(1, min(count, _ROWS_A_STEP, _BYTES_A_STEP * count // size))
+    dialect = connection.dialect.name
+    bound = {"of_shard": together[0].shard, "most_rows": most}
+    bound |= pairs_of(dialect, [(due.tenant, due.asset) for due in together])
+    by_asset = dict[tuple[str, str], list[Any]]()
+    for tenant, asset, *row in connection.execute(_oldest(dialect), bound).all():
+        by_asset.setdefault((tenant, asset), []).append(row)
+    return [
+        _Planning(connection=connection, tenant=tenant, asset=asset).plan(rows)
+        for (tenant, asset), rows in by_asset.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +204,6 @@ class _Plan:
     """Blocks to be removed."""
     removed: Sequence[Leaf] = ()
     added: Sequence[Leaf] = ()
-    has_more: bool = False
-    """Blocks, that were too many for a step."""
 
     @property
     def size(self) -> int:
@@ -151,26 +222,14 @@ def _carry_out(connection: Connection, plans: Sequence[_Plan], now_ms: int) -> N
 
 def remove_blocks(connection: Connection, records: Sequence[StoredRecord], *, now_ms: int) -> None:
     """Blocks, of which the digests are kept. Raises: Contended: one of them is gone."""
+    gone = [(shard, stored_ns) for *_, shard, stored_ns in records]
+    if gone and run_many(connection, _REMOVE_BLOCK, ("of_shard", "of_id"), gone) != len(records):
+        raise Contended("blocks were compacted by another meanwhile")
     lanes = {
-        lane: {seq: bytes(digest) for *_, seq, digest in of_lane}
+        lane: {seq: bytes(digest) for _, _, _, seq, digest, _, _ in of_lane}
         for lane, of_lane in groupby(sorted(records), itemgetter(0, 1, 2))
     }
-    runs = [
-        {"of_tenant": tenant, "of_node": node, "of_epoch": epoch, "first_seq": first, "last_seq": last}
-        for (tenant, node, epoch), digests in lanes.items()
-        for first, last in _runs(digests)
-    ]
-    if runs and connection.execute(_REMOVE_RUN, runs).rowcount != len(records):
-        raise Contended("blocks were compacted by another meanwhile")
     add_digests(connection, lanes, now_ms=now_ms)
-
-
-def _runs(seqs: Collection[int]) -> list[tuple[int, int]]:
-    """The first and the last of those that follow each other without a hole; `seqs` are in order."""
-    ordered = np.array(list(seqs), dtype=np.int64)
-    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 2) > 1)
-    lasts = np.append(starts[1:], len(ordered)) - 1
-    return list(zip(ordered[starts].tolist(), ordered[lasts].tolist(), strict=True))
 
 
 def _remove_leaves(connection: Connection, ids: Sequence[dict[str, int | None]]) -> None:
@@ -178,12 +237,7 @@ def _remove_leaves(connection: Connection, ids: Sequence[dict[str, int | None]])
         raise Contended("leaves were rewritten by another meanwhile")
 
 
-_REMOVE_RUN: Final = delete(blocks).where(
-    blocks.c.tenant == bindparam("of_tenant"),
-    blocks.c.node == bindparam("of_node"),
-    blocks.c.epoch == bindparam("of_epoch"),
-    blocks.c.seq.between(bindparam("first_seq"), bindparam("last_seq")),
-)
+_REMOVE_BLOCK: Final = delete(blocks).where(blocks.c.shard == SHARD, blocks.c.id == bindparam("of_id"))
 _REMOVE_LEAF: Final = delete(leaves).where(leaves.c.id == bindparam("of_id"))
 
 
@@ -195,10 +249,9 @@ class _Planning:
     tenant: str
     asset: str
 
-    def plan(self) -> _Plan:
-        oldest = self._oldest()
-        if oldest is None:
-            return _Plan(tenant=self.tenant, asset=self.asset)
+    def plan(self, rows: Sequence[Any]) -> _Plan:
+        """`rows`: first and last time, columns and `RECORD` of each block."""
+        oldest = self._oldest(rows)
         absorbed = self._with_smaller_before(SAMPLES, oldest.touched, oldest.samples)
         made = self._leaves_of_samples(merge([*(decode_columns(leaf.columns) for leaf in absorbed), *oldest.samples]))
         removed, added = [*absorbed], [*made]
@@ -213,17 +266,13 @@ class _Planning:
             records=oldest.records,
             removed=removed,
             added=added,
-            has_more=oldest.has_more,
         )
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
-    def _oldest(self) -> "_Oldest | None":
+    def _oldest(self, rows: Sequence[Any]) -> "_Oldest":
         """As many as touch few leaves and have not too many bytes."""
-        rows = self._execute(_BLOCKS, most_rows=_ROWS_OF_AN_ASSET).all()
-        if not rows:
-            return None
-        firsts_ms, lasts_ms, columns, *record = zip(*rows, strict=True)
+        firsts_ms, lasts_ms, columns, *record = zip(*sorted(rows, key=itemgetter(1)), strict=True)
         touched = self._touched(SAMPLES, min(firsts_ms), lasts_ms[-1], with_columns=False)
         most = int(np.searchsorted(np.cumsum(list(map(len, columns))), _BYTES_A_STEP)) + 1
         if len(touched) > _LEAVES_A_STEP:
@@ -233,7 +282,6 @@ class _Planning:
             records=list(zip(*record, strict=True))[:most],
             samples=decode_all(map(bytes, columns[:most])),
             touched=[leaf for leaf in touched if leaf.last_ms >= first_ms and leaf.first_ms <= last_ms],
-            has_more=most < len(rows) or len(rows) == _ROWS_OF_AN_ASSET,
         )
 
     def _leaves_of_samples(self, samples: Columns) -> list[Leaf]:
@@ -320,14 +368,16 @@ class _Planning:
         return self.connection.execute(query, {"of_tenant": self.tenant, "of_asset": self.asset} | parameters)
 
 
-_RECORD: Final = ("tenant", "node", "epoch", "seq", "digest")
 _PLACE: Final = ("id", "level_ms", "rolled_ms", "first_ms", "last_ms", "samples")
-_BLOCKS: Final = (
-    select(*(blocks.c[name] for name in ("first_ms", "last_ms", "columns", *_RECORD)))
-    .where(blocks.c.tenant == TENANT, blocks.c.asset == ASSET)
-    .order_by(blocks.c.last_ms)
-    .limit(bindparam("most_rows", type_=Integer))
-)
+
+
+@cache
+def _oldest(dialect: str) -> Select[Any]:
+    """In the order in which they came, which is that of their pages."""
+    place = (blocks.c.tenant, blocks.c.asset, blocks.c.first_ms, blocks.c.last_ms, blocks.c.columns)
+    due = has_pair(dialect, blocks.c.tenant, blocks.c.asset)
+    of_shard = select(*place, *RECORD).where(blocks.c.shard == SHARD, due).order_by(blocks.c.id)
+    return of_shard.limit(bindparam("most_rows", type_=Integer))
 
 
 @cache
@@ -364,7 +414,6 @@ class _Oldest:
     samples: Sequence[Columns]
     touched: Sequence[Leaf]
     """The leaves in their time."""
-    has_more: bool
 
 
 @dataclass(frozen=True, kw_only=True)

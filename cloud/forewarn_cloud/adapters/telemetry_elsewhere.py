@@ -5,14 +5,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Engine, Row, select, tuple_
+from sqlalchemy import Engine, Row, bindparam, select, tuple_
 
 from forewarn_cloud.adapters.sql.engine import reading, retrying, writing
-from forewarn_cloud.adapters.sql.schema import lane_progress as progress
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.telemetry_codec import decode_columns
-from forewarn_cloud.adapters.telemetry_compaction import remove_blocks
-from forewarn_cloud.adapters.telemetry_digests import Lane
+from forewarn_cloud.adapters.telemetry_compaction import RECORD, remove_blocks
+from forewarn_cloud.adapters.telemetry_shards import SHARDS
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.telemetry import SampleStore, TelemetryRecord, TelemetrySeries
 
@@ -36,8 +35,10 @@ class TelemetryElsewhere:
         self.samples.write(records)
         self.records.append(records)
 
-    def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
-        return self.records.digests(tenant, node, epoch, seqs)
+    def digests(
+        self, tenant: str, node: str, epoch: str, seqs: Collection[int], *, assets: Collection[str] = ()
+    ) -> dict[int, bytes]:
+        return self.records.digests(tenant, node, epoch, seqs, assets=assets)
 
     def read(
         self, *, tenant: str, asset: str, signals: Collection[str] | None, from_ms: int, to_ms: int, max_points: int
@@ -59,8 +60,8 @@ class ElsewhereUpkeep:
     samples: SampleStore
     keep_ms: int = KEEP_MS
     _started_at: str | None = None
-    _settled: dict[Lane, int] = field(default_factory=dict)
-    """Progress of each lane when it was last looked at; that long ago it was stored elsewhere."""
+    _settled: dict[int, int] = field(default_factory=dict)
+    """The last record of each shard when it was last looked at; that long ago it was stored elsewhere."""
     _looked_ms: int | None = None
 
     def rewrite(self, _now_ms: int) -> bool:
@@ -72,10 +73,10 @@ class ElsewhereUpkeep:
         started_at = self.samples.started_at()
         if started_at == self._started_at:
             return False
-        written, after = 0, ("", "", "", -1)
+        written, after = 0, (-1, -1)
         while rows := self._kept(after):
             self.samples.write([_record(row) for row in rows])
-            written, after = written + len(rows), (rows[-1].tenant, rows[-1].node, rows[-1].epoch, rows[-1].seq)
+            written, after = written + len(rows), (rows[-1].shard, rows[-1].id)
         if written:
             _log.info("the telemetry store was restarted: the last %d records were written to it again", written)
         self._started_at = started_at
@@ -89,18 +90,16 @@ class ElsewhereUpkeep:
         """
         if self.samples.started_at() != self._started_at:
             return False
-        for lane, seq in self._settled.items():
-            if self._forget(lane, seq, now_ms):
+        for shard, last in self._settled.items():
+            if self._forget(shard, last, now_ms):
                 return True
         if self._looked_ms is None or now_ms - self._looked_ms >= self.keep_ms:
-            self._settled, self._looked_ms = self._progress(), now_ms
+            self._settled, self._looked_ms = self._last_of_shards(), now_ms
         return False
 
-    def _forget(self, lane: Lane, seq: int, now_ms: int) -> bool:
-        tenant, node, epoch = lane
-        of_lane = (blocks.c.tenant == tenant) & (blocks.c.node == node) & (blocks.c.epoch == epoch)
-        record = (blocks.c.tenant, blocks.c.node, blocks.c.epoch, blocks.c.seq, blocks.c.digest)
-        query = select(*record).where(of_lane, blocks.c.seq <= seq).order_by(blocks.c.seq).limit(_ROWS_A_STEP)
+    def _forget(self, shard: int, last: int, now_ms: int) -> bool:
+        settled = (blocks.c.shard == shard, blocks.c.id <= last)
+        query = select(*RECORD).where(*settled).order_by(blocks.c.id).limit(_ROWS_A_STEP)
 
         def once() -> bool:
             with writing(self.engine) as connection:
@@ -110,13 +109,14 @@ class ElsewhereUpkeep:
 
         return retrying(once)
 
-    def _progress(self) -> dict[Lane, int]:
-        query = select(progress).where(progress.c.lane == "telemetry")
+    def _last_of_shards(self) -> dict[int, int]:
+        last = select(blocks.c.id).where(blocks.c.shard == bindparam("of_shard")).order_by(blocks.c.id.desc()).limit(1)
         with reading(self.engine) as connection:
-            return {(row.tenant, row.node, row.epoch): row.contiguous_seq for row in connection.execute(query)}
+            found = {shard: connection.execute(last, {"of_shard": shard}).scalar() for shard in range(SHARDS)}
+        return {shard: last for shard, last in found.items() if last is not None}
 
-    def _kept(self, after: tuple[str, str, str, int]) -> Sequence[Row[Any]]:
-        key = tuple_(blocks.c.tenant, blocks.c.node, blocks.c.epoch, blocks.c.seq)
+    def _kept(self, after: tuple[int, int]) -> Sequence[Row[Any]]:
+        key = tuple_(blocks.c.shard, blocks.c.id)
         query = select(blocks).where(key > after).order_by(*key.clauses).limit(_ROWS_A_STEP)
         with reading(self.engine) as connection:
             return connection.execute(query).all()

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    Integer,
     Row,
     Select,
     String,
@@ -31,6 +32,7 @@ from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
 from forewarn_cloud.adapters.telemetry_codec import decode_columns
 from forewarn_cloud.adapters.telemetry_packing import pack_columns
+from forewarn_cloud.adapters.telemetry_shards import shard_of
 from forewarn_cloud.series import LEVELS_MS, NO_BUCKETS, Buckets, Columns, Summary
 
 SAMPLES: Final = 0
@@ -75,6 +77,7 @@ def capacity(signals: int) -> int:
 
 TENANT: Final = bindparam("of_tenant", type_=String)
 ASSET: Final = bindparam("of_asset", type_=String)
+SHARD: Final = bindparam("of_shard", type_=Integer)
 FROM_MS: Final = bindparam("from_ms", type_=BigInteger)
 TO_MS: Final = bindparam("to_ms", type_=BigInteger)
 """For statements that are made once: to put one together takes several times as long as to run it."""
@@ -105,6 +108,7 @@ def stored_parts(
     One statement, that is one look at the database: what is moved from blocks to leaves meanwhile is seen once.
     """
     bound = {"of_tenant": tenant, "of_asset": asset, "from_ms": from_ms, "to_ms": to_ms}
+    bound["of_shard"] = shard_of(tenant, asset)
     return connection.execute(_parts(kinds), bound).all()
 
 
@@ -112,7 +116,9 @@ def stored_parts(
 def _parts(kinds: tuple[Kind, ...]) -> CompoundSelect[Any]:
     of_asset = select(literal(BLOCK).label("level_ms"), blocks.c.columns)
     parts: list[Select[Any]] = [
-        of_asset.where(blocks.c.tenant == TENANT, blocks.c.asset == ASSET, overlapping(blocks)),
+        of_asset.where(
+            blocks.c.shard == SHARD, blocks.c.tenant == TENANT, blocks.c.asset == ASSET, overlapping(blocks)
+        ),
         *(
             select(leaves.c.level_ms, leaves.c.columns).where(of_level(level_ms, rolled_ms), overlapping(leaves))
             for level_ms, rolled_ms in kinds

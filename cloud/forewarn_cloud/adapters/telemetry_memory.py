@@ -18,7 +18,15 @@ class MemoryTelemetry:
 
     write = append
 
-    def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
+    def digests(
+        self,
+        tenant: str,
+        node: str,
+        epoch: str,
+        seqs: Collection[int],
+        *,
+        assets: Collection[str] = (),  # noqa: ARG002
+    ) -> dict[int, bytes]:
         lane = (tenant, node, epoch)
         of_lane = [record for record in self.records if (record.tenant, record.node, record.epoch) == lane]
         return {record.seq: record.digest for record in of_lane if record.seq in seqs}

@@ -1,25 +1,26 @@
 """Telemetry in the relational database: a row per record as it comes, large blocks once upkeep has compacted them."""
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from itertools import count
+from operator import itemgetter
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
-from forewarn_cloud.adapters.sql.bulk import insert_many
+from forewarn_cloud.adapters.sql.bulk import run_many
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.telemetry_codec import decode_all, encode_columns
-from forewarn_cloud.adapters.telemetry_digests import paged_digests
+from forewarn_cloud.adapters.telemetry_digests import Lane, paged_digests
 from forewarn_cloud.adapters.telemetry_leaves import buckets_of_leaf, kinds_of_level, kinds_of_samples, stored_parts
+from forewarn_cloud.adapters.telemetry_shards import SHARDS, of_lane, shard_of
 from forewarn_cloud.series import bucket_series, combine, count_samples, cut, level_for, merge, series, summarise
 from forewarn_cloud.telemetry import TelemetryRecord, TelemetrySeries
 
 _KEYS_A_QUERY: Final = 500
 _INSERT: Final = insert(blocks)
 _COLUMNS: Final = tuple(blocks.c.keys())
-_BY_MACHINE: Final = attrgetter("tenant", "asset")
-"""The order of the index: rows of neighbours in it are in the same pages, and those are written once."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,27 @@ class SqlTelemetry:
     connection: Connection
 
     def append(self, records: Sequence[TelemetryRecord]) -> None:
-        """An identity that is stored and not yet compacted raises IntegrityError."""
         if records:
-            insert_many(self.connection, _INSERT, _COLUMNS, list(map(_row, sorted(records, key=_BY_MACHINE))))
+            run_many(self.connection, _INSERT, _COLUMNS, _rows(records))
 
-    def digests(self, tenant: str, node: str, epoch: str, seqs: Collection[int]) -> dict[int, bytes]:
+    def digests(
+        self, tenant: str, node: str, epoch: str, seqs: Collection[int], *, assets: Collection[str] = ()
+    ) -> dict[int, bytes]:
         """First of the blocks, then of what was compacted: a record that is moved meanwhile is found."""
-        wanted, found = list(seqs), dict[int, bytes]()
+        lane, likely = (tenant, node, epoch), {shard_of(tenant, asset) for asset in assets}
+        found = self._digests_of_blocks(lane, seqs, likely)
+        found |= paged_digests(self.connection, lane, [seq for seq in seqs if seq not in found])
+        return found | self._digests_of_blocks(
+            lane, [seq for seq in seqs if seq not in found], set(range(SHARDS)) - likely
+        )
+
+    def _digests_of_blocks(self, lane: Lane, seqs: Collection[int], shards: Collection[int]) -> dict[int, bytes]:
+        wanted, found = list(seqs) if shards else [], dict[int, bytes]()
         for start in range(0, len(wanted), _KEYS_A_QUERY):
-            query = select(blocks.c.seq, blocks.c.digest).where(
-                blocks.c.tenant == tenant,
-                blocks.c.node == node,
-                blocks.c.epoch == epoch,
-                blocks.c.seq.in_(wanted[start : start + _KEYS_A_QUERY]),
-            )
+            some = blocks.c.seq.in_(wanted[start : start + _KEYS_A_QUERY])
+            query = select(blocks.c.seq, blocks.c.digest).where(blocks.c.shard.in_(shards), of_lane(lane), some)
             found.update((row.seq, bytes(row.digest)) for row in self.connection.execute(query))
-        rest = [seq for seq in wanted if seq not in found]
-        return found | paged_digests(self.connection, (tenant, node, epoch), rest) if rest else found
+        return found
 
     def read(
         self, *, tenant: str, asset: str, signals: Collection[str] | None, from_ms: int, to_ms: int, max_points: int
@@ -90,9 +95,17 @@ class SqlTelemetry:
         return bucket_series(buckets, width=level, samples=samples, max_points=max_points)
 
 
-def _row(record: TelemetryRecord) -> tuple[object, ...]:
-    """Values for `_COLUMNS`."""
+def _rows(records: Sequence[TelemetryRecord]) -> list[tuple[object, ...]]:
+    """Values for `_COLUMNS`, shard by shard: their pages are written once."""
+    shards = [shard_of(record.tenant, record.asset) for record in records]
+    placed = sorted(zip(shards, count(time.time_ns()), records, strict=False), key=itemgetter(0, 1))
+    return [_row(*one) for one in placed]
+
+
+def _row(shard: int, stored_ns: int, record: TelemetryRecord) -> tuple[object, ...]:
     return (
+        shard,
+        stored_ns,
         record.tenant,
         record.node,
         record.epoch,

@@ -256,7 +256,7 @@ class _Judging:
             progress = self.facts.progress.get(lane)
             if progress is None:
                 self.result.new_epochs.append(lane)
-            change = self.changes.lanes[lane] = LaneChange(progress=progress or Progress())
+            change = self.changes.lanes[lane] = LaneChange(progress=progress or Progress(), is_new=progress is None)
             of_lane = _Lane(change=change, digests=dict(self.facts.digests.get(lane, ())), received=[])
             self.lanes[lane] = of_lane
         return of_lane

@@ -109,7 +109,10 @@ class Refusal:
 
 
 class LaneChange(msgspec.Struct, kw_only=True):
+    """`is_new`: nothing of the lane was known. If it is there after all, another was faster, and all is judged anew."""
+
     progress: Progress
+    is_new: bool = False
     stored: int = 0
     quarantined: int = 0
 
@@ -155,7 +158,9 @@ class LedgerTransaction(Protocol):
 
     def progress(self, keys: Collection[LaneKey]) -> dict[LaneKey, Progress]: ...
 
-    def digests(self, lane: LaneKey, seqs: Collection[int]) -> dict[int, bytes]: ...
+    def digests(self, lane: LaneKey, seqs: Collection[int], assets: Collection[AssetKey]) -> dict[int, bytes]:
+        """Of those that are stored. `assets`: whom they are likely to be about."""
+        ...
 
     def open_gaps(self, keys: Collection[LaneKey]) -> dict[LaneKey, tuple[OpenGap, ...]]: ...
 

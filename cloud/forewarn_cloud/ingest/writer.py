@@ -563,12 +563,13 @@ def _digests_of_repeats(
     ledger: LedgerTransaction, lanes: Sequence[LaneMessage], progress: dict[LaneKey, Progress]
 ) -> tuple[dict[LaneKey, dict[int, bytes]], set[LaneKey]]:
     """The digests of what counts as received, and the lanes in which some of it has none: it may be in a gap."""
-    repeats = dict[LaneKey, set[int]]()
+    repeats, assets = dict[LaneKey, set[int]](), dict[LaneKey, set[AssetKey]]()
     for message in lanes:
         known = progress.get(message.lane)
         if known is not None and message.message.seq <= known.last:
             again = {received.seq for received in message.message.records if known.has(received.seq)}
             if again:
                 repeats.setdefault(message.lane, set()).update(again)
-    found = {lane: ledger.digests(lane, seqs) for lane, seqs in repeats.items()}
+                assets.setdefault(message.lane, set()).update(message.assets)
+    found = {lane: ledger.digests(lane, seqs, assets[lane]) for lane, seqs in repeats.items()}
     return found, {lane for lane, seqs in repeats.items() if not seqs <= found[lane].keys()}

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, Engine, insert, select
 
 from forewarn_cloud.adapters.sql import schema
-from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, insert_many, names_of, pairs_of
+from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, names_of, pairs_of, run_many
 from forewarn_cloud.adapters.sql.engine import writing
 
 ODD_NAMES = ["plain", "with 'quotes' and \"these\"", "{braces, and}", "[1, 2]", "NULL", "ünï", "a\\b", "%s ? :x"]
@@ -40,7 +40,7 @@ def test_what_is_inserted_is_read_as_if_core_had_inserted_it(engine: Engine) -> 
     with writing(engine) as connection:
         connection.execute(insert(lanes), [common | counts | {"epoch": "core", "ahead": [[3, 4], [6, 9]]}])
         rows = [common | counts | {"epoch": epoch, "ahead": "[[3,4],[6,9]]"} for epoch in ("one", "two")]
-        insert_many(connection, insert(lanes), tuple(rows[0]), [tuple(row.values()) for row in rows])
+        run_many(connection, insert(lanes), tuple(rows[0]), [tuple(row.values()) for row in rows])
         found = [row._asdict() for row in connection.execute(select(lanes))]
     assert len(found) == 3
     assert all(row | {"epoch": ""} == found[0] | {"epoch": ""} for row in found)
@@ -52,4 +52,4 @@ def add_signals(connection: Connection, asset: str, names: list[str]) -> None:
     connection.execute(insert(schema.nodes), [node])
     connection.execute(insert(schema.assets), [machine])
     columns = ("first_seen_at", "signal", "tenant", "asset")
-    insert_many(connection, insert(schema.asset_signals), columns, [(1, name, "t", asset) for name in names])
+    run_many(connection, insert(schema.asset_signals), columns, [(1, name, "t", asset) for name in names])

@@ -47,7 +47,7 @@ def append(engine: Engine, *records: TelemetryRecord) -> None:
 
 
 def compact(engine: Engine) -> None:
-    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1, look_seconds=0)
     while compaction.step(T0):
         pass
 
@@ -109,7 +109,6 @@ def tiny_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry_leaves, "LEAST_SAMPLES", 4)
     monkeypatch.setattr(telemetry_leaves, "VALUES_A_LEAF", 24)
     monkeypatch.setattr(telemetry_leaves, "SAMPLES_A_BUCKET", 2)
-    monkeypatch.setattr(telemetry_compaction, "_ROWS_OF_AN_ASSET", 5)
     monkeypatch.setattr(telemetry_compaction, "_ROWS_A_STEP", 5)
 
 
@@ -135,7 +134,7 @@ def test_records_are_known_after_compaction(engine: Engine) -> None:
 def test_only_assets_with_enough_to_do_are_compacted(engine: Engine) -> None:
     append(engine, *(record([at], "busy", flow=[1]) for at in range(ROWS_WORTH_A_STEP)))
     append(engine, record([0], "quiet", flow=[1]), record([-2 * HOUR_MS], "late", flow=[1]))
-    compaction = SqlCompaction(engine=engine)
+    compaction = SqlCompaction(engine=engine, look_seconds=0)
     while compaction.step(T0 + 1000):
         pass
     with reading(engine) as connection:
@@ -146,7 +145,7 @@ def test_only_assets_with_enough_to_do_are_compacted(engine: Engine) -> None:
 def test_a_step_takes_several_assets_until_it_has_enough_for_a_transaction(engine: Engine) -> None:
     for asset in range(30):
         append(engine, *(record([at], f"pump-{asset}", flow=[at]) for at in range(100)))
-    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1, look_seconds=0)
     assert compaction.step(T0)
     assert block_count(engine) == 900, "2048 rows or a few more"
     assert not compaction.step(T0)
@@ -156,21 +155,22 @@ def test_a_step_takes_several_assets_until_it_has_enough_for_a_transaction(engin
 
 
 def test_an_asset_with_more_than_a_step_takes_is_done_in_turn_with_others(engine: Engine) -> None:
-    for asset in ("b-busy", "c-busy"):
-        append(engine, *(record([at], asset, flow=[at]) for at in range(700)))
-    append(engine, record([0], "a-quiet", flow=[1]))
-    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
-    left = list[int]()
-    while compaction.step(T0):
-        left.append(block_count(engine))
-    assert left == [1401 - 1 - 2 * 512]
+    for asset in ("pump-1", "pump-2"):
+        append(engine, *(record([at], asset, flow=[at]) for at in range(2500)))
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1, look_seconds=0)
+    assert compaction.step(T0)
+    assert compaction.step(T0)
+    with reading(engine) as connection:
+        left = connection.execute(select(schema.telemetry_blocks.c.asset)).scalars().all()
+    assert sorted(map(left.count, ("pump-1", "pump-2"))) == [2500 - 2048] * 2
+    compact(engine)
     assert block_count(engine) == 0
 
 
 def test_records_of_other_assets_between_those_that_are_compacted_stay(engine: Engine) -> None:
     both = [record([at], "busy" if at % 2 else "quiet", flow=[at]) for at in range(10)]
     append(engine, *both)
-    compaction = SqlCompaction(engine=engine, rows_worth_a_step=6)
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=6, look_seconds=0)
     append(engine, record([10], "busy", flow=[10]))
     assert not compaction.step(T0)
     assert block_count(engine) == 5
@@ -235,7 +235,7 @@ def any_records(draw: st.DrawFn) -> list[TelemetryRecord]:
 def test_whatever_comes_whenever_it_is_compacted_nothing_read_changes(
     sqlite: Engine, batches: list[list[TelemetryRecord]], steps: list[int]
 ) -> None:
-    asset, compaction = f"pump-{next(_numbers)}", SqlCompaction(engine=sqlite, rows_worth_a_step=1)
+    asset, compaction = f"pump-{next(_numbers)}", SqlCompaction(engine=sqlite, rows_worth_a_step=1, look_seconds=0)
     stored = list[TelemetryRecord]()
     for batch, some in zip(batches, steps, strict=False):
         mine = [structs.replace(one, asset=asset) for one in batch]
@@ -244,8 +244,7 @@ def test_whatever_comes_whenever_it_is_compacted_nothing_read_changes(
         for _ in range(some):
             compaction.step(T0)
         same(samples_of(sqlite, asset), merge([(one.t_ms, one.signals) for one in stored]))
-    while compaction.step(T0):
-        pass
+    compact(sqlite)
     assert block_count(sqlite) == 0
     same(samples_of(sqlite, asset), merge([(one.t_ms, one.signals) for one in stored]))
     assert_disjoint(sqlite, asset)
@@ -329,11 +328,12 @@ def test_a_plan_is_dropped_whole_when_something_of_it_is_gone(
         carry_out(connection, plan, now_ms)
 
     monkeypatch.setattr(telemetry_compaction, "_carry_out", without_one)
-    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1)
-    compaction.step(T0)  # its transaction fails, and with it what it deleted
+    compaction = SqlCompaction(engine=engine, rows_worth_a_step=1, look_seconds=0)
+    while compaction.step(T0):  # its transaction fails, and with it what it deleted
+        pass
     assert (len(plans), block_count(engine), leaf_count(engine)) == (2, 100, 1)
     same(samples_of(engine), before)
-    compaction.step(T0)
+    compact(engine)
     assert (block_count(engine), leaf_count(engine)) == (0, 1)
     same(samples_of(engine), before)
 
@@ -351,7 +351,7 @@ def test_compaction_works_while_ingest_writes_and_readers_miss_nothing(engine: E
             done.set()
 
     def compacting() -> None:
-        compaction = SqlCompaction(engine=engine, rows_worth_a_step=3)
+        compaction = SqlCompaction(engine=engine, rows_worth_a_step=3, look_seconds=0)
         while not done.is_set():
             compaction.step(T0)
 

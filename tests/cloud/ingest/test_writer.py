@@ -153,7 +153,7 @@ def test_the_same_identity_with_another_body_is_a_security_event(ingest: Ingesti
 
 def test_a_repeat_of_what_was_compacted_is_absorbed_and_another_body_is_not(ingest: Ingesting) -> None:
     ingest.feed(message(1, telemetry(), telemetry(t=NOW + 1)))
-    compaction = SqlCompaction(engine=ingest.engine, rows_worth_a_step=1)
+    compaction = SqlCompaction(engine=ingest.engine, rows_worth_a_step=1, look_seconds=0)
     while compaction.step(NOW):
         pass
     ingest.restart()
@@ -630,12 +630,14 @@ def test_fault_25_what_fails_again_and_again_alone_ends_in_quarantine(engine: En
 
 def test_fault_25_a_key_that_is_taken_each_time_ends_in_quarantine(ingest: Ingesting) -> None:
     """As after a restore of one table and not of the other: the record is there, and its lane knows nothing of it."""
-    ingest.feed(message(2, telemetry(t=NOW + 2)))
+    advice = [message(n, advisory(observed_at=NOW + n), lane="advisory") for n in range(1, 5)]
+    ingest.feed(advice[1])
     with writing(ingest.engine) as connection:
         connection.execute(schema.lane_progress.delete())
     ingest.restart()
-    ingest.feed(*(message(n, telemetry(t=NOW + n)) for n in range(1, 5)))
-    assert (ingest.stored, ingest.broker.last_ack) == ([1, 2, 3, 4], 4)
+    ingest.feed(*advice)
+    assert [seq for (seq,) in rows(ingest.engine, "advisories", "seq")] == [1, 2, 3, 4]
+    assert ingest.broker.last_ack == 4
     assert [reason for reason, _, _ in ingest.quarantine] == ["could not be stored: IntegrityError"]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Delete,
     Dialect,
     Insert,
     TableValuedAlias,
@@ -26,25 +27,28 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
-def insert_many(
-    connection: Connection, statement: Insert, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Run an insert for each of the rows, which are one or more, with values for two or more columns in their order.
+def run_many(
+    connection: Connection, statement: Insert | Delete, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> int:
+    """Run a statement for each of the rows, which are one or more; how many rows of the table it met in all.
 
-    The values go to the driver as they are: JSON as text. A statement that is the same object is compiled once.
+    A row has values in the order of `names`, two or more columns of an insert or parameters. They go to the driver as
+    they are: JSON as text. A statement that is the same object is compiled once.
     """
-    compiled, places = _compiled(statement, connection.dialect, columns)
+    compiled, places = _compiled(statement, connection.dialect, names)
     if places is None:
-        connection.exec_driver_sql(compiled, [dict(zip(columns, row, strict=True)) for row in rows])
+        values: list[Any] = [dict(zip(names, row, strict=True)) for row in rows]
     else:
-        connection.exec_driver_sql(compiled, list(map(itemgetter(*places), rows)))
+        values = list(map(itemgetter(*places), rows))
+    return connection.exec_driver_sql(compiled, values).rowcount
 
 
 @lru_cache(maxsize=64)
-def _compiled(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> tuple[str, list[int] | None]:
+def _compiled(statement: Insert | Delete, dialect: Dialect, names: tuple[str, ...]) -> tuple[str, list[int] | None]:
     """The text, and for a driver that wants values by their place where each comes from."""
-    compiled: Any = statement.compile(dialect=dialect, column_keys=list(columns))
-    places = [columns.index(name) for name in compiled.positiontup] if compiled.positional else None
+    keys = list(names) if isinstance(statement, Insert) else None
+    compiled: Any = statement.compile(dialect=dialect, column_keys=keys)
+    places = [names.index(name) for name in compiled.positiontup] if compiled.positional else None
     return str(compiled), places
 
 

@@ -1,6 +1,7 @@
 """What has and has not come over the lanes of the nodes, and what is asked for again."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from forewarn_cloud.adapters.sql.repositories import values_of
 from forewarn_cloud.adapters.sql.schema import advisories, commands, gaps, lane_progress, telemetry_blocks
+from forewarn_cloud.adapters.telemetry_shards import of_lane
 from forewarn_cloud.entities import NodeCommand
 from forewarn_cloud.ingest.progress import Progress, Range, missing_below, union
 from forewarn_models.wire import Lane
 
 MAX_RANGES = 1000
 """Given at once; of more, the first."""
+
+
+Block = tuple[int, int, int]
+"""Sequence number, first and last time."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,15 @@ class SqlLanes:
     def missing_between(
         self, tenant: str, node: str, lane: Lane, from_ms: int, to_ms: int
     ) -> Sequence[tuple[str, Range]]:
-        found = [gap for gap in self._unfilled(tenant, node, lane) if self._may_be_of(gap, lane, from_ms, to_ms)]
-        return [(gap.epoch, span) for gap in found for span in missing_of(gap)][:MAX_RANGES]
+        unfilled = self._unfilled(tenant, node, lane)
+        measured = self._measured({gap.epoch for gap in unfilled}, tenant, node) if lane == "telemetry" else None
+
+        def may_be_of_it(gap: Row[Any]) -> bool:
+            """Between what was measured last before it and first after it; until it was told, where nothing was."""
+            before, after = self._neighbours(gap) if measured is None else _neighbours_among(measured[gap.epoch], gap)
+            return (before is None or before <= to_ms) and from_ms <= (gap.received_at if after is None else after)
+
+        return [(gap.epoch, span) for gap in filter(may_be_of_it, unfilled) for span in missing_of(gap)][:MAX_RANGES]
 
     def ask_again(self, command: NodeCommand) -> bool:
         dialect = sqlite if self.connection.dialect.name == "sqlite" else postgresql
@@ -50,21 +63,29 @@ class SqlLanes:
         query = _of_lane(select(gaps), gaps, tenant, node, lane).where(gaps.c.filled_at.is_(None))
         return self.connection.execute(query.order_by(gaps.c.epoch, gaps.c.first_seq)).all()
 
-    def _may_be_of(self, gap: Row[Any], lane: Lane, from_ms: int, to_ms: int) -> bool:
-        """Between what was measured last before the gap and first after it; until it was told, where nothing was."""
-        before, after = self._neighbours(gap, lane)
-        return (before is None or before <= to_ms) and from_ms <= (gap.received_at if after is None else after)
+    def _measured(self, epochs: Collection[str], tenant: str, node: str) -> dict[str, list[Block]]:
+        """The blocks of each epoch, in the order of their sequence numbers: found among all there are, once for all."""
+        query = select(telemetry_blocks.c.seq, telemetry_blocks.c.first_ms, telemetry_blocks.c.last_ms)
+        return {
+            epoch: sorted(map(tuple, self.connection.execute(query.where(of_lane((tenant, node, epoch))))))
+            for epoch in epochs
+        }
 
-    def _neighbours(self, gap: Row[Any], lane: Lane) -> tuple[int | None, int | None]:
-        table = telemetry_blocks if lane == "telemetry" else advisories
-        first, last = ("first_ms", "last_ms") if lane == "telemetry" else ("observed_at", "observed_at")
-        mine = (table.c.tenant == gap.tenant, table.c.node == gap.node, table.c.epoch == gap.epoch)
-        before = select(table.c[last]).where(*mine, table.c.seq < gap.first_seq).order_by(table.c.seq.desc())
-        after = select(table.c[first]).where(*mine, table.c.seq > gap.last_seq).order_by(table.c.seq)
+    def _neighbours(self, gap: Row[Any]) -> tuple[int | None, int | None]:
+        table = advisories.c
+        mine = (table.tenant == gap.tenant, table.node == gap.node, table.epoch == gap.epoch)
+        before = select(table.observed_at).where(*mine, table.seq < gap.first_seq).order_by(table.seq.desc())
+        after = select(table.observed_at).where(*mine, table.seq > gap.last_seq).order_by(table.seq)
         return (
             self.connection.execute(before.limit(1)).scalar(),
             self.connection.execute(after.limit(1)).scalar(),
         )
+
+
+def _neighbours_among(blocks: Sequence[Block], gap: Row[Any]) -> tuple[int | None, int | None]:
+    before = bisect_left(blocks, (gap.first_seq,))
+    after = bisect_left(blocks, (gap.last_seq + 1,))
+    return (blocks[before - 1][2] if before else None, blocks[after][1] if after < len(blocks) else None)
 
 
 def missing_of(gap: Row[Any]) -> tuple[Range, ...]:

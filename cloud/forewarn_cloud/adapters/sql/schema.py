@@ -190,10 +190,12 @@ lane_progress = Table(
 telemetry_blocks = Table(
     "telemetry_blocks",
     metadata,
-    _name("tenant", primary_key=True),
-    _name("node", primary_key=True),
-    _name("epoch", primary_key=True),
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    _name("tenant"),
+    _name("node"),
+    _name("epoch"),
+    Column("seq", BigInteger, nullable=False),
     Column("digest", LargeBinary(16), nullable=False),
     _name("asset"),
     _instant("first_ms"),
@@ -201,9 +203,11 @@ telemetry_blocks = Table(
     Column("samples", Integer, nullable=False),
     Column("columns", LargeBinary, nullable=False),
     CheckConstraint("first_ms <= last_ms", name="time_ordered"),
-    Index(None, "tenant", "asset", "last_ms"),
+    sqlite_with_rowid=False,
 )
-"""One row per record: times and signals as compressed columns. Upkeep moves them into the two tables below."""
+"""One row per record: times and signals as compressed columns. Upkeep moves them into the two tables below. `shard`: of
+the asset (telemetry_shards.py). `id`: when it was stored, in nanoseconds since the epoch; never used again. That no
+record is stored twice is for `lane_progress` to see to."""
 
 telemetry_leaves = Table(
     "telemetry_leaves",
