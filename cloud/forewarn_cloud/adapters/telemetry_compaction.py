@@ -18,7 +18,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
@@ -27,11 +26,10 @@ from sqlalchemy import (
     BigInteger,
     CompoundSelect,
     Connection,
-    CursorResult,
     Engine,
-    Executable,
     Integer,
     Select,
+    SelectBase,
     bindparam,
     delete,
     desc,
@@ -42,12 +40,12 @@ from sqlalchemy import (
     union_all,
 )
 
-from forewarn_cloud.adapters.sql.bulk import has_pair, pairs_of, run_many
+from forewarn_cloud.adapters.sql.bulk import fetch_all, has_pair, pairs_of, run_many
 from forewarn_cloud.adapters.sql.engine import reading, retrying, writing
 from forewarn_cloud.adapters.sql.schema import telemetry_blocks as blocks
 from forewarn_cloud.adapters.sql.schema import telemetry_leaves as leaves
 from forewarn_cloud.adapters.telemetry_codec import decode_all, decode_columns
-from forewarn_cloud.adapters.telemetry_digests import add_digests
+from forewarn_cloud.adapters.telemetry_digests import Lane, add_digests
 from forewarn_cloud.adapters.telemetry_leaves import (
     FROM_MS,
     NOT_ROLLED,
@@ -68,7 +66,8 @@ from forewarn_cloud.series import HOUR_MS, LEVELS_MS, Buckets, Columns, combine,
 
 ROWS_WORTH_A_STEP: Final = 128
 AGE_WORTH_A_STEP_MS: Final = HOUR_MS
-"""Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait."""
+"""Whichever is reached first by an asset's blocks; the age of what they measured, so late ones do not wait. In later
+shards it takes up to twice as many: machines that begin together are not all due together."""
 LOOK_SECONDS: Final = 30.0
 """Between two looks at all that is waiting. A look reads it all."""
 _ROWS_A_STEP: Final = 2048
@@ -129,7 +128,8 @@ class SqlCompaction:
                 self._waiting += self._due(connection, self._unseen.pop(), now_ms)
 
     def _due(self, connection: Connection, shard: int, now_ms: int) -> list[_Due]:
-        bound = {"of_shard": shard, "rows": self.rows_worth_a_step, "before_ms": now_ms - AGE_WORTH_A_STEP_MS}
+        rows = self.rows_worth_a_step * (SHARDS + shard) // SHARDS
+        bound = {"of_shard": shard, "rows": rows, "before_ms": now_ms - AGE_WORTH_A_STEP_MS}
         return [_Due(shard=shard, **row._mapping) for row in connection.execute(_DUE, bound)]
 
     def _compact(self, now_ms: int) -> None:
@@ -188,8 +188,8 @@ def _plans(connection: Connection, together: Sequence[_Due]) -> "list[_Plan]":
     bound = {"of_shard": together[0].shard, "most_rows": most}
     bound |= pairs_of(dialect, [(due.tenant, due.asset) for due in together])
     by_asset = dict[tuple[str, str], list[Any]]()
-    for tenant, asset, *row in connection.execute(_oldest(dialect), bound).all():
-        by_asset.setdefault((tenant, asset), []).append(row)
+    for row in fetch_all(connection, _oldest(dialect), bound):
+        by_asset.setdefault((row[0], row[1]), []).append(row[2:])
     return [
         _Planning(connection=connection, tenant=tenant, asset=asset).plan(rows)
         for (tenant, asset), rows in by_asset.items()
@@ -225,10 +225,9 @@ def remove_blocks(connection: Connection, records: Sequence[StoredRecord], *, no
     gone = [(shard, stored_ns) for *_, shard, stored_ns in records]
     if gone and run_many(connection, _REMOVE_BLOCK, ("of_shard", "of_id"), gone) != len(records):
         raise Contended("blocks were compacted by another meanwhile")
-    lanes = {
-        lane: {seq: bytes(digest) for _, _, _, seq, digest, _, _ in of_lane}
-        for lane, of_lane in groupby(sorted(records), itemgetter(0, 1, 2))
-    }
+    lanes = dict[Lane, dict[int, bytes]]()
+    for tenant, node, epoch, seq, digest, _, _ in records:
+        lanes.setdefault((tenant, node, epoch), {})[seq] = bytes(digest)
     add_digests(connection, lanes, now_ms=now_ms)
 
 
@@ -359,13 +358,13 @@ class _Planning:
         return self._stored(_before(level_ms), from_ms=first_ms)[:_LEAVES_BEFORE]
 
     def _has_later(self, level_ms: int, last_ms: int) -> bool:
-        return self._execute(_later(level_ms), from_ms=last_ms).scalar() is not None
+        return self._fetch(_later(level_ms), from_ms=last_ms)[0][0] is not None
 
-    def _stored(self, query: Executable, **instants: int) -> list[Leaf]:
-        return [_leaf(row._asdict()) for row in self._execute(query, **instants)]
+    def _stored(self, query: SelectBase, **instants: int) -> list[Leaf]:
+        return [_leaf(row._asdict()) for row in self._fetch(query, **instants)]
 
-    def _execute(self, query: Executable, **parameters: int) -> CursorResult[Any]:
-        return self.connection.execute(query, {"of_tenant": self.tenant, "of_asset": self.asset} | parameters)
+    def _fetch(self, query: SelectBase, **instants: int) -> Sequence[Any]:
+        return fetch_all(self.connection, query, {"of_tenant": self.tenant, "of_asset": self.asset} | instants)
 
 
 _PLACE: Final = ("id", "level_ms", "rolled_ms", "first_ms", "last_ms", "samples")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, select
 
+from forewarn_cloud.adapters.sql.bulk import fetch_all
 from forewarn_cloud.adapters.sql.schema import telemetry_digests as pages
 
 RECORDS_A_PAGE: Final = 1024
@@ -42,16 +43,16 @@ _REMOVE: Final = delete(pages).where(_IS_IT)
 
 
 def add_digests(connection: Connection, digests: Mapping[Lane, Mapping[int, bytes]], *, now_ms: int) -> None:
-    """Page by page: read, joined, written anew. The lanes, and the records of each, are in order."""
+    """Page by page: read, joined, written anew."""
     known, rows = list[dict[str, object]](), list[dict[str, object]]()
-    for lane, of_lane in digests.items():
-        for page, seqs in groupby(of_lane, lambda seq: seq // RECORDS_A_PAGE):
+    for lane, of_lane in sorted(digests.items()):
+        for page, seqs in groupby(sorted(of_lane), lambda seq: seq // RECORDS_A_PAGE):
             key = dict(zip((column.name for column in _KEY), (*lane, page), strict=True))
-            stored = connection.execute(_STORED, key).scalar()
+            stored = fetch_all(connection, _STORED, key)
             added = {seq % RECORDS_A_PAGE: of_lane[seq] for seq in seqs}
-            if stored is not None:
+            if stored:
                 known.append(key)
-            joined = _joined(_NO_DIGESTS if stored is None else bytes(stored), added)
+            joined = _joined(bytes(stored[0].digests) if stored else _NO_DIGESTS, added)
             rows.append(key | {"digests": joined, "updated_at": now_ms})
     if known:
         connection.execute(_REMOVE, known)

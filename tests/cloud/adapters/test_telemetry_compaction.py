@@ -18,6 +18,7 @@ from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.telemetry_codec import decode_columns
 from forewarn_cloud.adapters.telemetry_compaction import ROWS_WORTH_A_STEP, SqlCompaction
 from forewarn_cloud.adapters.telemetry_retention import DIGEST_DAYS, SqlRetention
+from forewarn_cloud.adapters.telemetry_shards import shard_of
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.series import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Buckets, Columns, combine, merge, summarise
 from forewarn_cloud.telemetry import TelemetryRecord
@@ -132,7 +133,7 @@ def test_records_are_known_after_compaction(engine: Engine) -> None:
 
 
 def test_only_assets_with_enough_to_do_are_compacted(engine: Engine) -> None:
-    append(engine, *(record([at], "busy", flow=[1]) for at in range(ROWS_WORTH_A_STEP)))
+    append(engine, *(record([at], "busy", flow=[1]) for at in range(2 * ROWS_WORTH_A_STEP)))
     append(engine, record([0], "quiet", flow=[1]), record([-2 * HOUR_MS], "late", flow=[1]))
     compaction = SqlCompaction(engine=engine, look_seconds=0)
     while compaction.step(T0 + 1000):
@@ -168,14 +169,15 @@ def test_an_asset_with_more_than_a_step_takes_is_done_in_turn_with_others(engine
 
 
 def test_records_of_other_assets_between_those_that_are_compacted_stay(engine: Engine) -> None:
-    both = [record([at], "busy" if at % 2 else "quiet", flow=[at]) for at in range(10)]
-    append(engine, *both)
+    neighbours = [name for name in map("pump-{}".format, range(1000)) if shard_of("local", name) == 0]
+    busy, quiet = neighbours[:2]
+    append(engine, *(record([at], busy if at % 2 else quiet, flow=[at]) for at in range(10)))
+    append(engine, record([10], busy, flow=[10]))
     compaction = SqlCompaction(engine=engine, rows_worth_a_step=6, look_seconds=0)
-    append(engine, record([10], "busy", flow=[10]))
     assert not compaction.step(T0)
     assert block_count(engine) == 5
-    assert samples_of(engine, "quiet")[1]["flow"].tolist() == [0, 2, 4, 6, 8]
-    assert samples_of(engine, "busy")[1]["flow"].tolist() == [1, 3, 5, 7, 9, 10]
+    assert samples_of(engine, quiet)[1]["flow"].tolist() == [0, 2, 4, 6, 8]
+    assert samples_of(engine, busy)[1]["flow"].tolist() == [1, 3, 5, 7, 9, 10]
 
 
 def test_what_grows_at_the_end_is_seldom_written_again(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Many rows at once, for the tables that every batch of ingest reads and writes.
+"""Many rows, or many times a few, for the tables that every batch of ingest reads and writes.
 
 SQLAlchemy's Core spends several times as long on the values of a small row as the database does.
 """
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Delete,
     Dialect,
     Insert,
+    SelectBase,
     TableValuedAlias,
     Text,
     any_,
@@ -35,21 +36,30 @@ def run_many(
     A row has values in the order of `names`, two or more columns of an insert or parameters. They go to the driver as
     they are: JSON as text. A statement that is the same object is compiled once.
     """
-    compiled, places = _compiled(statement, connection.dialect, names)
-    if places is None:
+    compiled, wanted, _ = _compiled(statement, connection.dialect, names if isinstance(statement, Insert) else None)
+    if wanted is None:
         values: list[Any] = [dict(zip(names, row, strict=True)) for row in rows]
     else:
-        values = list(map(itemgetter(*places), rows))
+        values = list(map(itemgetter(*map(names.index, wanted)), rows))
     return connection.exec_driver_sql(compiled, values).rowcount
 
 
+def fetch_all(connection: Connection, statement: SelectBase, bound: dict[str, Any]) -> Sequence[Any]:
+    """All rows of a query, for one that is made once and run thousands of times. The values go to the driver as they
+    are."""
+    compiled, wanted, constants = _compiled(statement, connection.dialect)
+    values = constants | bound
+    return connection.exec_driver_sql(compiled, values if wanted is None else tuple(map(values.get, wanted))).all()
+
+
 @lru_cache(maxsize=64)
-def _compiled(statement: Insert | Delete, dialect: Dialect, names: tuple[str, ...]) -> tuple[str, list[int] | None]:
-    """The text, and for a driver that wants values by their place where each comes from."""
-    keys = list(names) if isinstance(statement, Insert) else None
-    compiled: Any = statement.compile(dialect=dialect, column_keys=keys)
-    places = [names.index(name) for name in compiled.positiontup] if compiled.positional else None
-    return str(compiled), places
+def _compiled(
+    statement: Insert | Delete | SelectBase, dialect: Dialect, columns: tuple[str, ...] | None = None
+) -> tuple[str, list[str] | None, dict[str, Any]]:
+    """The text; for a driver that wants values by their place the names of its parameters; those it has by itself."""
+    compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return str(compiled), compiled.positiontup if compiled.positional else None, constants
 
 
 def has_name(dialect: str, column: Column[Any]) -> ColumnElement[bool]:
