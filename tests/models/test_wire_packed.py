@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forewarn_models import wire
+from forewarn_models import wire, wire_singles
 
 NOW = 1_700_000_000_000
 BAD_NAMES = ["pump-1", "9lives", "_", "", "a b", "a.b", "__proto__", "é", "n" * 64, "n" * 65]
@@ -93,6 +93,68 @@ def test_what_nodes_write_takes_the_quick_way(columns: list[list[float]]) -> Non
     read = wire._read_packed(wire.encode_telemetry(record), NOW)
     assert read is not None
     assert _content(read) == _content(record)
+
+
+@st.composite
+def pairs_of_singles(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A record of one sample, and another that is like it but for some bytes: anywhere, in the time or in a reading."""
+    names = draw(st.lists(st.sampled_from(["flow", "x", "t", "n" * 40]), min_size=1, max_size=20, unique=True))
+    asset = draw(st.sampled_from(["pump-1", "t"]))
+    times = [NOW, draw(st.sampled_from([NOW + 1, NOW - 5, *BAD_TIMES]))]
+    first, second = (
+        bytearray(
+            wire.encode_telemetry(
+                wire.Telemetry(
+                    asset=asset,
+                    asset_type="g",
+                    t_ms=np.array([at], dtype=np.int64),
+                    signals={name: np.array([draw(st.floats(width=32))], dtype=np.float32) for name in names},
+                )
+            )
+        )
+        for at in times
+    )
+    for place in draw(st.lists(st.integers(0, len(second) - 1), max_size=2)):
+        second[place] = draw(st.integers(0, 255))
+    return bytes(first), bytes(second)
+
+
+@given(pairs_of_singles())
+def test_a_record_like_one_before_is_read_as_if_there_had_been_none(pair: tuple[bytes, bytes]) -> None:
+    for body in (*pair, *pair):
+        received = wire._read_record("telemetry", body, False, NOW)
+        assert _content(received) == _content(_thorough(body))
+
+
+def test_the_second_record_of_a_machine_is_read_by_its_likeness() -> None:
+    bodies = [
+        msgspec.msgpack.encode(
+            {
+                "asset": "fan-77",
+                "asset_type": "g",
+                "t": at.to_bytes(8, "little"),
+                "signals": {"a": b"\0\0\x80?", "b": b"abcd"},
+            }
+        )
+        for at in (NOW, NOW + 1)
+    ]
+    assert wire._read_single(bodies[1], NOW) is None
+    wire._read_record("telemetry", bodies[0], False, NOW)
+    read = wire._read_single(bodies[1], NOW)
+    assert read is not None
+    assert _content(read) == _content(_thorough(bodies[1]))
+    assert wire._read_single(bodies[1][:-1], NOW) is None
+    assert wire._read_single(bodies[1].replace(b"\xa1b", b"\xa1c"), NOW) is None
+
+
+def test_only_so_many_machines_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire_singles, "KNOWN_MACHINES", 3)
+    known = wire_singles.KnownSingles()
+    for number in range(8):
+        body = msgspec.msgpack.encode({"asset": f"fan-{number}", "t": bytes(8), "signals": {"a": bytes(4)}})
+        known.learn(body, f"fan-{number}", "g", ("a",))
+        assert known.read(body) is not None
+        assert len(known._machines) <= 3
 
 
 def _thorough(body: bytes) -> wire.Record | wire.Rejected:

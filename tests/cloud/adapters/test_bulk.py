@@ -1,9 +1,9 @@
 """What goes past SQLAlchemy's Core says the same as what goes through it."""
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, Integer, bindparam, delete, insert, select
 
 from forewarn_cloud.adapters.sql import schema
-from forewarn_cloud.adapters.sql.bulk import has_name, has_pair, names_of, pairs_of, run_many
+from forewarn_cloud.adapters.sql.bulk import fetch_all, has_name, has_pair, names_of, pairs_of, run_many
 from forewarn_cloud.adapters.sql.engine import writing
 
 ODD_NAMES = ["plain", "with 'quotes' and \"these\"", "{braces, and}", "[1, 2]", "NULL", "ünï", "a\\b", "%s ? :x"]
@@ -44,6 +44,27 @@ def test_what_is_inserted_is_read_as_if_core_had_inserted_it(engine: Engine) -> 
         found = [row._asdict() for row in connection.execute(select(lanes))]
     assert len(found) == 3
     assert all(row | {"epoch": ""} == found[0] | {"epoch": ""} for row in found)
+
+
+def test_a_query_past_core_finds_the_same(engine: Engine) -> None:
+    """Constants of the statement, such as SQLite's OFFSET beside a limit, come along."""
+    signals = schema.asset_signals
+    of_asset = select(signals.c.signal, signals.c.asset).where(signals.c.asset == bindparam("of_asset"))
+    query = of_asset.where(signals.c.tenant == "t").order_by(signals.c.signal).limit(bindparam("most", type_=Integer))
+    with writing(engine) as connection:
+        add_signals(connection, "a", ODD_NAMES)
+        add_signals(connection, "b", ODD_NAMES[:3])
+        for bound in ({"of_asset": "a", "most": 3}, {"of_asset": "b", "most": 9}, {"of_asset": "c", "most": 1}):
+            assert fetch_all(connection, query, bound) == connection.execute(query, bound).all()
+
+
+def test_a_statement_tells_how_many_rows_it_met(engine: Engine) -> None:
+    signals = schema.asset_signals
+    one = delete(signals).where(signals.c.asset == bindparam("of_asset"), signals.c.signal == bindparam("of_signal"))
+    with writing(engine) as connection:
+        add_signals(connection, "a", ["x", "y", "z"])
+        assert run_many(connection, one, ("of_signal", "of_asset"), [("x", "a"), ("none", "a"), ("z", "a")]) == 2
+        assert connection.execute(select(signals.c.signal)).scalars().all() == ["y"]
 
 
 def add_signals(connection: Connection, asset: str, names: list[str]) -> None:

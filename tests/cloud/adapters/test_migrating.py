@@ -1,13 +1,15 @@
 """The schema comes from its revisions, on both databases, forwards and backwards."""
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Engine, inspect, text
+from sqlalchemy import CheckConstraint, Engine, insert, inspect, select, text
 
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import reading, writing
 from forewarn_cloud.adapters.sql.migrating import current_revision, downgrade, migrate
+from forewarn_cloud.adapters.telemetry_shards import shard_of
 from forewarn_cloud.errors import SchemaTooNew
 from tests.conftest import together
 
@@ -56,6 +58,28 @@ def test_downgrade_to_nothing_and_up_again(engine: Engine) -> None:
     assert tables(engine) <= {"alembic_version"}
     migrate(engine)
     assert tables(engine) == ALL_TABLES
+
+
+def test_new_records_find_their_shards_when_an_older_database_is_migrated_and_back(engine: Engine) -> None:
+    downgrade(engine, "0005")
+    names = ("tenant", "node", "epoch", "seq", "digest", "asset", "first_ms", "last_ms", "samples", "columns")
+    before = sa.table("telemetry_blocks", *map(sa.column, names))
+    mine = [
+        ("local", f"n{i % 7}", "e1", i, bytes([i % 256]) * 16, f"pump-{i % 50}", i, i + 1, 2, b"columns %d" % i)
+        for i in range(2500)
+    ]
+    with writing(engine) as connection:
+        connection.execute(insert(before), [dict(zip(names, row, strict=True)) for row in mine])
+    migrate(engine)
+    blocks = schema.telemetry_blocks
+    with reading(engine) as connection:
+        moved = connection.execute(select(blocks).order_by(blocks.c.id)).all()
+    assert [tuple(row)[2:] for row in moved] == mine
+    assert all(row.shard == shard_of(row.tenant, row.asset) for row in moved)
+    downgrade(engine, "0005")
+    with reading(engine) as connection:
+        assert connection.execute(select(before).order_by(before.c.seq)).all() == mine
+    migrate(engine)
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(engine: Engine) -> None:

@@ -11,17 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, update
+from sqlalchemy.exc import IntegrityError
 
-from forewarn_cloud.adapters.ingest_sql import SqlLedger
+from forewarn_cloud.adapters.ingest_sql import SqlLedger, SqlLedgerTransaction
 from forewarn_cloud.adapters.sql import schema
 from forewarn_cloud.adapters.sql.engine import make_engine, writing
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
+from forewarn_cloud.adapters.telemetry_shards import shard_of
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
-from forewarn_cloud.errors import Unavailable
+from forewarn_cloud.errors import Contended, Unavailable
 from forewarn_cloud.ingest.handover import HandOver
-from forewarn_cloud.ingest.ledger import Ledger, LedgerTransaction
-from forewarn_cloud.ingest.messages import NO_RECEIPT, Delivery
+from forewarn_cloud.ingest.judge import judge
+from forewarn_cloud.ingest.ledger import Facts, KnownAsset, KnownNode, Ledger, LedgerTransaction
+from forewarn_cloud.ingest.messages import NO_RECEIPT, Delivery, read_delivery
 from forewarn_cloud.ingest.quota import Limits, Quota
 from forewarn_cloud.ingest.writer import MAX_RECORDS_GIVEN_UP_AN_HOUR, Writer
 from forewarn_cloud.telemetry import TelemetryRecord
@@ -160,6 +163,34 @@ def test_a_repeat_of_what_was_compacted_is_absorbed_and_another_body_is_not(inge
     ingest.feed(message(1, telemetry(), telemetry(t=NOW + 2)))
     assert ingest.stored == []
     assert ingest.quarantine == [("seq: 2 was received before with another body", True, 1)]
+
+
+def test_another_body_that_names_another_machine_is_noticed_where_the_first_is_looked_for_last(engine: Engine) -> None:
+    """New records lie by machine: those of the one that the repeat names are looked at first."""
+    enrol(engine, "n1", "pump-1", "pump-2")
+    assert shard_of(TENANT, "pump-1") != shard_of(TENANT, "pump-2")
+    ingest = Ingesting(engine)
+    ingest.feed(message(1, telemetry("pump-1")))
+    ingest.feed(message(1, telemetry("pump-2")))
+    assert ingest.quarantine == [("seq: 1 was received before with another body", True, 1)]
+
+
+def test_a_lane_that_another_ingest_began_meanwhile_is_judged_anew(ingest: Ingesting) -> None:
+    """No row of it could be locked, for there was none: its first row is the lock."""
+    first = message(1, telemetry(), telemetry(t=NOW + 1))
+    other = Ingesting(ingest.engine)
+    facts_of_nothing = Facts(
+        nodes={(TENANT, "n1"): KnownNode()}, assets={(TENANT, "pump-1"): KnownAsset(node="n1", asset_type="generic")}
+    )
+    incoming = read_delivery(first, now_ms=NOW)
+    assert incoming is not None
+    judgement = judge([incoming], facts_of_nothing, tenant=TENANT, at=NOW, last_chance=True)
+    other.feed(first)
+    with pytest.raises((Contended, IntegrityError)), writing(ingest.engine) as connection:
+        SqlLedgerTransaction(connection).write(judgement.changes)
+    ingest.feed(first)
+    assert ingest.stored == [1, 2]
+    assert ingest.quarantine == []
 
 
 def test_another_body_of_a_quarantined_record_is_noticed_too(ingest: Ingesting) -> None:
