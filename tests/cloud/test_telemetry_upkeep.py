@@ -12,10 +12,10 @@ from forewarn_cloud.workers.telemetry_upkeep import POLL_SECONDS, TelemetryUpkee
 
 @pytest.mark.parametrize(
     ("seconds", "busy_seconds", "pause"),
-    [(1.0, 1.0, 3.0), (1.5, 1.0, 2.5), (1.0, 0.1, 1.0), (8.0, 1.0, 8.0), (0.0, 0.0, 0.0)],
+    [(1.0, 1.0, 4.0), (1.5, 1.0, 3.5), (1.0, 0.1, 1.0), (8.0, 1.0, 8.0), (0.0, 0.0, 0.0)],
     ids=["working", "waiting a little", "waiting mostly", "disk is slow", "nothing"],
 )
-def test_a_quarter_of_a_processor_and_with_waits_half_of_the_time(
+def test_a_fifth_of_a_processor_and_with_waits_half_of_the_time(
     seconds: float, busy_seconds: float, pause: float
 ) -> None:
     assert pause_seconds(seconds=seconds, busy_seconds=busy_seconds) == pytest.approx(pause)

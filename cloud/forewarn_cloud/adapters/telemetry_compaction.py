@@ -183,7 +183,7 @@ def _is_enough(plans: "Sequence[_Plan]") -> bool:
 def _plans(connection: Connection, together: Sequence[_Due]) -> "list[_Plan]":
     """For the oldest blocks of these assets of a shard: as many as make a step."""
     count, size = sum(due.blocks for due in together), sum(due.size for due in together)
-    most = max(1, min(count, _ROWS_A_STEP, _BYTES_A_STEP * count // size))
+    most = max(1, min(count, _ROWS_A_STEP, _BYTES_A_STEP * count // max(1, size)))
     dialect = connection.dialect.name
     bound = {"of_shard": together[0].shard, "most_rows": most}
     bound |= pairs_of(dialect, [(due.tenant, due.asset) for due in together])

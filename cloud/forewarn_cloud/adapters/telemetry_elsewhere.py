@@ -61,7 +61,8 @@ class ElsewhereUpkeep:
     keep_ms: int = KEEP_MS
     _started_at: str | None = None
     _settled: dict[int, int] = field(default_factory=dict)
-    """The last record of each shard when it was last looked at; that long ago it was stored elsewhere."""
+    """The last record of each shard when it was last looked at, and that long ago stored elsewhere; of those of which
+    something is left."""
     _looked_ms: int | None = None
 
     def rewrite(self, _now_ms: int) -> bool:
@@ -90,9 +91,11 @@ class ElsewhereUpkeep:
         """
         if self.samples.started_at() != self._started_at:
             return False
-        for shard, last in self._settled.items():
-            if self._forget(shard, last, now_ms):
+        while self._settled:
+            shard = next(iter(self._settled))
+            if self._forget(shard, self._settled[shard], now_ms):
                 return True
+            del self._settled[shard]
         if self._looked_ms is None or now_ms - self._looked_ms >= self.keep_ms:
             self._settled, self._looked_ms = self._last_of_shards(), now_ms
         return False

@@ -166,11 +166,13 @@ def receipts(numbers: Iterable[int]) -> bytes:
 def published_once(topic: str, payload: bytes) -> bytes:
     """A PUBLISH with QoS 0."""
     name = topic.encode()
-    length, digits = 2 + len(name) + len(payload), bytearray()
+    length, head = 2 + len(name) + len(payload), bytearray((_PUBLISH,))
     while length >= _MORE:
-        digits.append(length % _MORE | _MORE)
+        head.append(length % _MORE | _MORE)
         length //= _MORE
-    return b"".join((bytes([_PUBLISH]), digits, bytes([length]), len(name).to_bytes(2, "big"), name, payload))
+    head.append(length)
+    head += len(name).to_bytes(2, "big")
+    return bytes(head + name + payload)
 
 
 def _remaining_length(received: bytes, place: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """What was delivered by the broker, and what it turned out to be."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -40,10 +39,6 @@ class LaneMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     gaps: list[wire.Gap]
     """Of which they tell."""
-
-    @property
-    def telemetry(self) -> Iterator[wire.Telemetry]:
-        return (received.record for received in self.message.records if isinstance(received.record, wire.Telemetry))
 
 
 class ControlMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):

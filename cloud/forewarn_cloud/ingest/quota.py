@@ -50,9 +50,8 @@ class Quota:
     """Node -> how many of its messages were let go."""
     _accounts: dict[NodeKey, _Account] = field(default_factory=dict)
 
-    def charge(self, node: NodeKey, *, records: int, size: int) -> bool:
-        """Whether the node is over its quota by now, burst included."""
-        now = time.monotonic()
+    def charge(self, node: NodeKey, *, records: int, size: int, now: float) -> bool:
+        """Whether the node is over its quota by now (monotonic seconds), burst included."""
         cost_s = max(records / self.limits.records_per_s, size / self.limits.bytes_per_s)
         earlier = self._accounts.get(node)
         begun = now if earlier is None else max(now, earlier.paid_until)

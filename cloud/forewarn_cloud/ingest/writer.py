@@ -399,16 +399,16 @@ class Writer:
 
     def _charge(self, incoming: Sequence[Incoming], seconds: float) -> set[NodeKey]:
         """The nodes that are over their quota by now."""
-        sent, total = dict[NodeKey, tuple[int, int]](), 0
+        over, total, now = set[NodeKey](), 0, time.monotonic()
         for message in incoming:
             node = message.node
             if node is not None:
-                records, size = sent.get(node, (0, 0))
                 count = len(message.message.records) if isinstance(message, LaneMessage) else 1
-                sent[node] = (records + count, size + len(message.delivery.payload))
                 total += count
+                if self.quota.charge(node, records=count, size=len(message.delivery.payload), now=now):
+                    over.add(node)
         self._records_per_s = total / max(seconds, 1e-3)
-        return {node for node, (records, size) in sent.items() if self.quota.charge(node, records=records, size=size)}
+        return over
 
     def _acknowledge_lanes(self, changes: Changes, over_quota: Collection[NodeKey]) -> None:
         """Not retained and QoS 0: it is cumulative, and a node that misses one resends and is told again."""
@@ -546,13 +546,15 @@ def _signals(
     sure, unsure = dict[AssetKey, frozenset[str]](), set[AssetKey]()
     for message in lanes:
         tenant = message.lane[0]
-        for record in message.telemetry:
-            asset = (tenant, record.asset)
-            known = known_signals.get(asset, _NO_SIGNALS)
-            if known.issuperset(record.signals):
-                sure[asset] = known
-            else:
-                unsure.add(asset)
+        for received in message.message.records:
+            record = received.record
+            if isinstance(record, wire.Telemetry):
+                asset = (tenant, record.asset)
+                known = known_signals.get(asset, _NO_SIGNALS)
+                if known.issuperset(record.signals):
+                    sure[asset] = known
+                else:
+                    unsure.add(asset)
     return sure, unsure
 
 

@@ -11,8 +11,8 @@ from forewarn_cloud.clock import Clock
 from forewarn_cloud.errors import ServiceError
 
 POLL_SECONDS: Final = 5.0
-SHARE: Final = 0.25
-"""Of one processor, at most, while there is work: the rest belongs to ingest, which runs in the same process."""
+SHARE: Final = 0.2
+"""Of one processor, at most, while there is work: the rest belongs to ingest."""
 SHARE_WITH_WAITS: Final = 0.5
 """Of the time, at most, with the waits for disk and locks: ingest has its turns where they are slow."""
 

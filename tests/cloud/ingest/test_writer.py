@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -729,18 +730,18 @@ def test_what_was_withheld_is_acknowledged_in_the_end(ingest: Ingesting, monkeyp
 def test_a_node_that_floods_is_over_its_burst_by_far() -> None:
     quota = Quota(limits=Limits(records_per_s=1.0))
     node = (TENANT, "n1")
-    quota.charge(node, records=20, size=1)
+    quota.charge(node, records=20, size=1, now=time.monotonic())
     assert not quota.is_flooding(node)
-    quota.charge(node, records=20, size=1)
+    quota.charge(node, records=20, size=1, now=time.monotonic())
     assert quota.is_flooding(node)
     assert not quota.is_flooding((TENANT, "n2"))
 
 
 def test_bytes_count_as_well_as_records() -> None:
     quota = Quota(limits=Limits(records_per_s=1000.0, bytes_per_s=1000.0))
-    quota.charge((TENANT, "n1"), records=10, size=20_000)
+    quota.charge((TENANT, "n1"), records=10, size=20_000, now=time.monotonic())
     assert quota.advised_records_per_s((TENANT, "n1")) == 1
-    quota.charge((TENANT, "n2"), records=20_000, size=20_000)
+    quota.charge((TENANT, "n2"), records=20_000, size=20_000, now=time.monotonic())
     assert quota.advised_records_per_s((TENANT, "n2")) == 800
 
 
