@@ -312,7 +312,7 @@ def _read_single(body: bytes, now_ms: int) -> Telemetry | None:
         asset=machine.asset,
         asset_type=machine.asset_type,
         t_ms=np.frombuffer(body, _TIME, 1, time_at),
-        signals=SignalColumns(machine.names, b"".join(readings)),
+        signals=SignalColumns(machine.layout.names, b"".join(readings)),
     )
 
 

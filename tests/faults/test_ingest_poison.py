@@ -17,7 +17,7 @@ from forewarn_cloud.ingest import writer as writer_module
 from forewarn_cloud.ingest.ledger import LedgerTransaction
 from forewarn_cloud.ingest.messages import Delivery, sender_of
 from forewarn_cloud.telemetry import TelemetryRecord
-from tests.cloud.ingest.sending import NOW, birth, enrol, message, rows, telemetry
+from tests.cloud.ingest.sending import NOW, advisory, birth, enrol, message, rows, telemetry
 from tests.cloud.ingest.test_writer import Ingesting
 from tests.conftest import together, wait_until
 from tests.faults.refusing import BAD, Kind, execute, refusing
@@ -142,15 +142,15 @@ def test_fault_23_keys_that_are_taken_cost_the_others_two_transactions_more(
     monkeypatch.setattr(writer_module, "SEARCH_SECONDS", 60.0)
     enrol_all(engine)
     ingest = Ingesting(engine, Counting(engine))
-    ingest.feed(*(message(3, telemetry(f"asset-{node}", t=NOW - 5), node=node) for node in GUILTY))
+    ingest.feed(*(message(3, advisory(f"asset-{node}"), node=node, lane="advisory") for node in GUILTY))
     execute(engine, ["DELETE FROM lane_progress"])
     ingest.restart()
     ingest.broker.acknowledged.clear()
-    sent = [message(seq, telemetry(f"asset-{n}", t=NOW + seq), node=n) for seq in range(1, 6) for n in NODES]
+    sent = [message(seq, advisory(f"asset-{n}"), node=n, lane="advisory") for seq in range(1, 6) for n in NODES]
     assert feed_counting(ingest, sent, monkeypatch) == 3
     assert {id(delivery) for delivery in ingest.broker.acknowledged} == set(map(id, sent))
     assert rows(engine, "quarantine", "node", "seq") == [(node, 3) for node in GUILTY]
-    assert len(ingest.stored) == 5 * len(NODES)
+    assert len(rows(engine, "advisories", "seq")) == 5 * len(NODES)
 
 
 def test_fault_23_a_message_with_many_poison_records_costs_few_transactions(engine: Engine) -> None:

@@ -155,6 +155,9 @@ def test_only_so_many_machines_are_remembered(monkeypatch: pytest.MonkeyPatch) -
         known.learn(body, f"fan-{number}", "g", ("a",))
         assert known.read(body) is not None
         assert len(known._machines) <= 3
+    long = msgspec.msgpack.encode({"asset": "fan-9", "t": bytes(8), "signals": {"n" * 1024: bytes(4)}})
+    known.learn(long, "fan-9", "g", ("n" * 1024,))
+    assert known.read(long) is None
 
 
 def _thorough(body: bytes) -> wire.Record | wire.Rejected:
