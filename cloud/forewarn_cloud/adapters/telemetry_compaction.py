@@ -70,6 +70,7 @@ AGE_WORTH_A_STEP_MS: Final = HOUR_MS
 shards it takes up to twice as many: machines that begin together are not all due together."""
 LOOK_SECONDS: Final = 30.0
 """Between two looks at all that is waiting. A look reads it all."""
+_SHARDS_A_LOOK: Final = 16
 _ROWS_A_STEP: Final = 2048
 _BYTES_A_STEP: Final = 512 * 1024
 """A step takes so many blocks, or so many bytes of them. Those of a shard are in the same pages, which are then written
@@ -104,7 +105,7 @@ class SqlCompaction:
     look_seconds: float = LOOK_SECONDS
     _looked_at: float = -math.inf
     _unseen: list[int] = field(default_factory=list)
-    """Shards that this look has not come to."""
+    """The first of some shards each, that this look has not come to."""
     _waiting: list[_Due] = field(default_factory=list)
     """Those of a shard one after the other."""
 
@@ -115,22 +116,23 @@ class SqlCompaction:
             Unavailable: the database cannot serve.
         """
         if not self._waiting and not self._unseen and time.monotonic() - self._looked_at >= self.look_seconds:
-            self._unseen, self._looked_at = list(range(SHARDS)), time.monotonic()
+            self._unseen, self._looked_at = list(range(0, SHARDS, _SHARDS_A_LOOK)), time.monotonic()
         self._look(now_ms)
         if self._waiting:
             retrying(lambda: self._compact(now_ms))
         return bool(self._waiting or self._unseen)
 
     def _look(self, now_ms: int) -> None:
-        """From shard to shard, until there is enough for a step."""
+        """From some shards to the next, until there is enough for a step."""
         with reading(self.engine) as connection:
             while self._unseen and sum(due.blocks for due in self._waiting) < _ROWS_A_STEP:
                 self._waiting += self._due(connection, self._unseen.pop(), now_ms)
 
     def _due(self, connection: Connection, shard: int, now_ms: int) -> list[_Due]:
-        rows = self.rows_worth_a_step * (SHARDS + shard) // SHARDS
-        bound = {"of_shard": shard, "rows": rows, "before_ms": now_ms - AGE_WORTH_A_STEP_MS}
-        return [_Due(shard=shard, **row._mapping) for row in connection.execute(_DUE, bound)]
+        """Of this shard and the next few."""
+        bound = {"first": shard, "last": shard + _SHARDS_A_LOOK - 1, "rows": self.rows_worth_a_step}
+        bound["before_ms"] = now_ms - AGE_WORTH_A_STEP_MS
+        return [_Due(**row._mapping) for row in connection.execute(_DUE, bound)]
 
     def _compact(self, now_ms: int) -> None:
         """One asset after the other until there is enough for a transaction.
@@ -164,14 +166,16 @@ class SqlCompaction:
         return some
 
 
+_KEY: Final = (blocks.c.shard, blocks.c.tenant, blocks.c.asset)
 _BLOCKS: Final = func.count()
+_ARE_MANY: Final = bindparam("rows", type_=BigInteger) * (SHARDS + blocks.c.shard) < (_BLOCKS + 1) * SHARDS
+"""Where the whole part of rows * (1 + shard / SHARDS) is reached."""
 _DUE: Final = (
-    select(
-        blocks.c.tenant, blocks.c.asset, _BLOCKS.label("blocks"), func.sum(func.length(blocks.c.columns)).label("size")
-    )
-    .where(blocks.c.shard == SHARD)
-    .group_by(blocks.c.tenant, blocks.c.asset)
-    .having((bindparam("rows") <= _BLOCKS) | (func.min(blocks.c.last_ms) < bindparam("before_ms", type_=BigInteger)))
+    select(*_KEY, _BLOCKS.label("blocks"), func.sum(func.length(blocks.c.columns)).label("size"))
+    .where(blocks.c.shard.between(bindparam("first"), bindparam("last")))
+    .group_by(*_KEY)
+    .having(_ARE_MANY | (func.min(blocks.c.last_ms) < bindparam("before_ms", type_=BigInteger)))
+    .order_by(blocks.c.shard)
 )
 
 
