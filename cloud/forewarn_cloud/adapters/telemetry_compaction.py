@@ -117,7 +117,8 @@ class SqlCompaction:
         """
         if not self._waiting and not self._unseen and time.monotonic() - self._looked_at >= self.look_seconds:
             self._unseen, self._looked_at = list(range(0, SHARDS, _SHARDS_A_LOOK)), time.monotonic()
-        self._look(now_ms)
+        if self._unseen:
+            self._look(now_ms)
         if self._waiting:
             retrying(lambda: self._compact(now_ms))
         return bool(self._waiting or self._unseen)

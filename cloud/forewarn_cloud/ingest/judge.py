@@ -340,7 +340,7 @@ class _Judging:
     def _check_signals(self, asset: AssetKey, names: Iterable[str]) -> None:
         known = self.result.signals.get(asset)
         if known is None:
-            known = self.result.signals[asset] = self.facts.signals.get(asset, _NO_SIGNALS)
+            known = self.result.signals[asset] = self.facts.signals.get(asset, frozenset())
         if known.issuperset(names):
             return
         new = known.union(names)
@@ -387,9 +387,6 @@ class _Judging:
             seq=received.seq,
             security=security,
         )
-
-
-_NO_SIGNALS: Final = frozenset[str]()
 
 
 def _telemetry(lane: LaneKey, received: wire.Received, record: wire.Telemetry) -> TelemetryRecord:
