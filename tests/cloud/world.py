@@ -221,7 +221,7 @@ class World:
         return {row.part_no: (row.state, row.sourcing, row.quantity) for row in rows}
 
     def news(self, channel: str = "email") -> list[tuple[str, str]]:
-        """(kind, recipient) of all messages, in the order in which they were queued."""
+        """(kind, recipient) of all messages, by the time they were queued; those of one instant in no order."""
         rows = sorted(self.rows(schema.outbox), key=lambda row: row.created_at)
         return [(row.kind, row.recipient) for row in rows if row.channel == channel]
 
