@@ -1,8 +1,11 @@
 """A worker in a process of its own: what computes much, without taking the interpreter from those who must be quick."""
 
 import logging
+import math
+import mmap
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,27 @@ LINGER_SECONDS: Final = 10.0
 """How long the work may take to end once nobody waits for it any more."""
 
 _log = logging.getLogger(__name__)
+
+
+class SharedInstant:
+    """When something was last so; noted by one process, read by those that were forked from it afterwards, too."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _INSTANT.size)
+        _INSTANT.pack_into(self._memory, 0, -math.inf)
+
+    def note(self) -> None:
+        """Now."""
+        _INSTANT.pack_into(self._memory, 0, time.monotonic())
+
+    @property
+    def seconds_ago(self) -> float:
+        """Infinite where it was never noted."""
+        seconds: float = time.monotonic() - _INSTANT.unpack_from(self._memory)[0]
+        return seconds
+
+
+_INSTANT: Final = struct.Struct("=d")
 
 
 class Ended(RuntimeError):

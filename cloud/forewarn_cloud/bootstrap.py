@@ -19,6 +19,7 @@ from forewarn_cloud.adapters.telemetry_elsewhere import ElsewhereUpkeep, Telemet
 from forewarn_cloud.adapters.telemetry_retention import SqlRetention
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.adapters.webhook import WebhookSender
+from forewarn_cloud.beside import SharedInstant
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.errors import Invalid, Unavailable
 from forewarn_cloud.ingest.connection import BrokerUrl, BrokerUrlError
@@ -99,7 +100,9 @@ def telemetry_in(samples: SampleStore | None) -> Telemetry:
     return lambda connection: TelemetryElsewhere(SqlTelemetry(connection), samples)
 
 
-def make_upkeep(settings: Settings, engine: Engine, clock: Clock, samples: SampleStore | None) -> TelemetryUpkeep:
+def make_upkeep(
+    settings: Settings, engine: Engine, clock: Clock, samples: SampleStore | None, crowded: SharedInstant
+) -> TelemetryUpkeep:
     days = None if settings.telemetry_days == "never" else settings.telemetry_days
     steps: dict[str, Step] = {"retention": SqlRetention(engine=engine, days=days).step}
     if samples is None:
@@ -107,11 +110,16 @@ def make_upkeep(settings: Settings, engine: Engine, clock: Clock, samples: Sampl
     else:
         elsewhere = ElsewhereUpkeep(engine=engine, samples=samples)
         steps |= {"repeating": elsewhere.rewrite, "forgetting": elsewhere.forget}
-    return TelemetryUpkeep(steps=steps, clock=clock)
+    return TelemetryUpkeep(steps=steps, clock=clock, crowded=crowded)
 
 
 def make_ingest(
-    settings: Settings, engine: Engine, clock: Clock, broker: BrokerUrl, telemetry: Telemetry = SqlTelemetry
+    settings: Settings,
+    engine: Engine,
+    clock: Clock,
+    broker: BrokerUrl,
+    telemetry: Telemetry = SqlTelemetry,
+    crowded: SharedInstant | None = None,
 ) -> Ingest:
     return Ingest(
         broker=broker,
@@ -121,6 +129,7 @@ def make_ingest(
         tenant=settings.tenant,
         ca_file=settings.broker_ca_file,
         limits=Limits(records_per_s=settings.node_records_per_s, bytes_per_s=settings.node_bytes_per_s),
+        crowded=crowded,
     )
 
 

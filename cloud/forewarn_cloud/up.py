@@ -24,7 +24,7 @@ from forewarn_cloud import bootstrap, opening, views
 from forewarn_cloud.adapters.nats_broker import NatsBroker
 from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.migrating import migrate
-from forewarn_cloud.beside import beside
+from forewarn_cloud.beside import SharedInstant, beside
 from forewarn_cloud.endpoints import Endpoints, choose_port, listen, only_one, read_endpoints, write_endpoints
 from forewarn_cloud.mailbox import start_mailbox
 from forewarn_cloud.settings import USUAL_BROKER_PORT, USUAL_PORT, Settings
@@ -47,8 +47,9 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     policy = bootstrap.read_policy(settings)
     samples = bootstrap.open_samples(settings)
     telemetry = bootstrap.telemetry_in(samples)
+    crowded = SharedInstant()
     with _stop_signals() as signals, ExitStack() as running:
-        upkeep = running.enter_context(beside("telemetry", partial(_keep_telemetry, settings, environment)))
+        upkeep = running.enter_context(beside("telemetry", partial(_keep_telemetry, settings, environment, crowded)))
         running.enter_context(only_one(opening.make_data_dir(settings)))
         engine = opening.open_database(settings)
         running.callback(engine.dispose)
@@ -60,7 +61,8 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
             mailbox = start_mailbox(engine, clock, tenant=settings.tenant)
             running.callback(mailbox.stop)
             smtp_url = mailbox.url
-        ingest = bootstrap.make_ingest(settings, engine, clock, bootstrap.broker_address(broker_url), telemetry)
+        address = bootstrap.broker_address(broker_url)
+        ingest = bootstrap.make_ingest(settings, engine, clock, address, telemetry, crowded)
         workers = running.enter_context(_Workers())
         workers.start("ingest", lambda _stopping: ingest.write())
         for name, work in bootstrap.make_workers(settings, engine, clock, policy, ingest, smtp_url).items():
@@ -80,10 +82,12 @@ def run_up(settings: Settings, environment: Mapping[str, str], announce: Callabl
     return 1 if workers.failed else 0
 
 
-def _keep_telemetry(settings: Settings, environment: Mapping[str, str], stopping: threading.Event) -> None:
+def _keep_telemetry(
+    settings: Settings, environment: Mapping[str, str], crowded: SharedInstant, stopping: threading.Event
+) -> None:
     """Compacting is the most work there is after ingest, which needs the interpreter for itself."""
     engine, samples = opening.open_database(settings), bootstrap.open_samples(settings)
-    bootstrap.make_upkeep(settings, engine, opening.open_clock(environment), samples).run(stopping)
+    bootstrap.make_upkeep(settings, engine, opening.open_clock(environment), samples, crowded).run(stopping)
 
 
 def _collect_rarely() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from forewarn_models import wire
 from tests.benchmarks import catch_up, many_nodes, mqtt_bytes, poisoned_batch
-from tests.benchmarks.cloud_process import TENANT, Cloud, listening, running_cloud, victoria_metrics
+from tests.benchmarks.cloud_process import TENANT, Cloud, listening, mosquitto, running_cloud, victoria_metrics
 
 BENCH_STORES = Path(__file__).with_name("bench_stores.py")
 SENDERS = 4
@@ -112,8 +112,16 @@ def blocks(options: Options) -> Figures:
 
 
 def nodes(options: Options) -> Figures:
+    """With the embedded broker, and with mosquitto."""
+    many_nodes.raise_file_limit(options.nodes + many_nodes.SPARE_FILES)  # a broker started from here has it, too
+    with tempfile.TemporaryDirectory() as folder, mosquitto(Path(folder)) as url:
+        through = "mosquitto is not installed" if url is None else with_nodes(options, broker_url=url)
+    return with_nodes(options) | {"through_mosquitto": through}
+
+
+def with_nodes(options: Options, *, broker_url: str | None = None) -> Figures:
     names = {f"node-{i}": [f"asset-{i}"] for i in range(options.nodes)}
-    with tempfile.TemporaryDirectory() as folder, running_cloud(Path(folder), names) as cloud:
+    with tempfile.TemporaryDirectory() as folder, running_cloud(Path(folder), names, broker_url=broker_url) as cloud:
         command = [sys.executable, "-m", "tests.benchmarks.many_nodes", "--port", str(cloud.broker_port)]
         command += ["--nodes", str(options.nodes), "--seconds", str(60 * options.minutes)]
         sent = subprocess.run(command, check=True, stdout=subprocess.PIPE)

@@ -17,6 +17,8 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.conftest import find_program
+from tests.own_broker import mosquitto_as_deployed
 from tests.ports import free_port
 
 PROGRAM = str(Path(sys.executable).parent / "forewarn-cloud")
@@ -63,15 +65,20 @@ def cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def running_cloud(
-    folder: Path, nodes: Mapping[str, Sequence[str]], *, telemetry_url: str | None = None
+    folder: Path,
+    nodes: Mapping[str, Sequence[str]],
+    *,
+    telemetry_url: str | None = None,
+    broker_url: str | None = None,
 ) -> Iterator[Cloud]:
-    """On free ports, with these nodes and their machines."""
+    """On free ports, with these nodes and their machines; with a broker of its own if none is named."""
     (folder / "seed.toml").write_text("".join(master_data(node, assets) for node, assets in nodes.items()))
     options = ["--data-dir", str(folder / "data")]
     subprocess.run([PROGRAM, "seed", str(folder / "seed.toml"), *options], check=True, stdout=subprocess.DEVNULL)
-    command = [PROGRAM, "up", *options, "--log-level", "warning", "--broker-port", str(free_port())]
+    command = [PROGRAM, "up", *options, "--log-level", "warning", "--port", str(free_port())]
+    command += ["--broker-port", str(free_port())] if broker_url is None else ["--broker-url", broker_url]
     environment = os.environ | ({} if telemetry_url is None else {"FOREWARN_TELEMETRY_URL": telemetry_url})
-    process = subprocess.Popen([*command, "--port", str(free_port())], stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     try:
         port = _broker_port(folder / "data" / "endpoints.json", process)
         yield Cloud(folder=folder, broker_port=port, process=process)
@@ -113,12 +120,24 @@ def victoria_metrics(folder: Path) -> Iterator[str | None]:
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not accepts_connections(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit("victoria-metrics did not start")
-            time.sleep(0.05)
+        _wait_for(port, process, "victoria-metrics")
         yield f"victoriametrics://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def mosquitto(folder: Path) -> Iterator[str | None]:
+    """The URL of one as `deploy/mosquitto.conf` sets it up, None where it is not installed."""
+    if find_program("mosquitto", "/usr/sbin") is None:
+        yield None
+        return
+    port = free_port()
+    process = subprocess.Popen(mosquitto_as_deployed(folder, port), stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process, "mosquitto")
+        yield f"mqtt://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(30)
@@ -144,6 +163,14 @@ def listening(port: int, topics: Sequence[str], take: Callable[[str, bytes], Non
     yield client
     client.disconnect()
     client.loop_stop()
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]", name: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not accepts_connections(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"{name} did not start")
+        time.sleep(0.05)
 
 
 def accepts_connections(port: int) -> bool:

@@ -2,7 +2,12 @@
 
 import subprocess
 import sys
+import threading
+from math import inf
 from pathlib import Path
+
+from forewarn_cloud.beside import SharedInstant, beside
+from tests.conftest import wait_until
 
 PARENT = """
 import os, signal, sys, threading
@@ -67,3 +72,20 @@ def test_work_that_was_killed_before_it_was_started_is_seen(tmp_path: Path) -> N
 
 def test_work_that_fails_is_seen(tmp_path: Path) -> None:
     assert run(tmp_path, "fails") == "the work ended with status 1"
+
+
+def test_an_instant_noted_in_one_process_is_seen_in_the_other() -> None:
+    ours, theirs = SharedInstant(), SharedInstant()
+
+    def work(stopping: threading.Event) -> None:
+        while ours.seconds_ago == inf:
+            stopping.wait(0.01)
+        theirs.note()
+        stopping.wait()
+
+    with beside("the work", work) as beside_us:
+        beside_us.start()
+        assert theirs.seconds_ago == inf
+        ours.note()
+        wait_until(lambda: theirs.seconds_ago < inf, "the other process notes it, too")
+        assert 0.0 <= theirs.seconds_ago <= ours.seconds_ago

@@ -20,6 +20,7 @@ from tests.faults.chaos.plan import Plan
 from tests.faults.chaos.run import drain, judged
 from tests.faults.chaos.schedule import BROKER, INGEST, NATS, agent_name
 from tests.faults.proxy import UP
+from tests.own_broker import mosquitto_as_deployed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -64,6 +65,18 @@ def test_fault_14_sigkill_of_the_broker_with_full_queues_loses_nothing(tmp_path:
         queue_up(running)
         assert running.kill(NATS)
         wait_until(lambda: running.is_up(NATS), "the broker is started again", SECONDS)
+        running.programs[INGEST].release()
+        whole(running)
+
+
+@pytest.mark.long
+def test_fault_14_sigkill_of_mosquitto_with_full_queues_loses_nothing(tmp_path: Path) -> None:
+    """It keeps nothing on disk: what it held is gone, and so are everyone's sessions."""
+    (tmp_path / "run").mkdir()
+    with fleet(tmp_path / "run", lambda port: mosquitto_as_deployed(tmp_path, port)) as running:
+        queue_up(running)
+        running.programs[BROKER].hold()
+        running.programs[BROKER].release()
         running.programs[INGEST].release()
         whole(running)
 

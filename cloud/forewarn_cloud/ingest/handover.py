@@ -20,6 +20,8 @@ class HandOver:
         self._waiting = deque[Delivery]()
         self._bytes = 0
         self._closed = False
+        self.left_over = False
+        """Whether there was more than the last batch could hold."""
         self._changed = Condition()
 
     def put(self, delivery: Delivery) -> bool:
@@ -76,4 +78,5 @@ class HandOver:
             batch.append(self._waiting.popleft())
             size += len(batch[-1].payload)
         self._bytes -= size
+        self.left_over = bool(self._waiting)
         return batch

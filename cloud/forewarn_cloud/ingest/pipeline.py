@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from forewarn_cloud.beside import SharedInstant
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.ingest.connection import BrokerConnection, BrokerUrl
 from forewarn_cloud.ingest.figures import IngestFigures
@@ -35,6 +36,7 @@ class Ingest:
         tenant: str,
         ca_file: Path | None = None,
         limits: Limits | None = None,
+        crowded: SharedInstant | None = None,
     ) -> None:
         self._broker, self._client_id, self._ca_file = broker, client_id, ca_file
         self._quota = Quota(limits=limits or Limits())
@@ -48,6 +50,7 @@ class Ingest:
             ledger=ledger,
             broker=self,
             quota=self._quota,
+            crowded=crowded or SharedInstant(),
             clock=clock,
             tenant=tenant,
             stopping=self._stopping,

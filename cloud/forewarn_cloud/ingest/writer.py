@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from forewarn_cloud.beside import SharedInstant
 from forewarn_cloud.clock import Clock
 from forewarn_cloud.errors import Unavailable
 from forewarn_cloud.ingest.figures import IngestFigures
@@ -86,6 +87,8 @@ class Writer:
     stopping: Event
     hold_seconds: float = HOLD_SECONDS
     quota: Quota = field(default_factory=Quota)
+    crowded: SharedInstant = field(default_factory=SharedInstant)
+    """When there was last more to do than a batch can hold: for those who can wait."""
     serving: bool = True
     """Whether the database took the last batch."""
     failed: deque[tuple[Delivery, Exception]] = field(default_factory=lambda: deque(maxlen=1000))
@@ -107,6 +110,8 @@ class Writer:
         while True:
             batch = self.handover.take(wait_seconds=0.0 if self._suspects else 0.2, fill_seconds=FILL_SECONDS)
             self._began = time.monotonic() if batch else None
+            if self.handover.left_over:
+                self.crowded.note()
             others = self._suspects.sift(batch)
             if others:
                 self._commit(others, last_chance=len(self._held) >= MAX_HELD)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +23,7 @@ from forewarn_cloud.adapters.telemetry_compaction import SqlCompaction
 from forewarn_cloud.adapters.telemetry_shards import shard_of
 from forewarn_cloud.adapters.telemetry_sql import SqlTelemetry
 from forewarn_cloud.errors import Contended, Unavailable
-from forewarn_cloud.ingest.handover import HandOver
+from forewarn_cloud.ingest.handover import BATCH_MESSAGES, HandOver
 from forewarn_cloud.ingest.judge import judge
 from forewarn_cloud.ingest.ledger import Facts, KnownAsset, KnownNode, Ledger, LedgerTransaction
 from forewarn_cloud.ingest.messages import NO_RECEIPT, Delivery, read_delivery
@@ -122,6 +123,12 @@ def test_records_are_stored_then_acknowledged(ingest: Ingesting) -> None:
     assert ingest.broker.acks == [("fw/v1/local/n1/ack", wire.Ack(lane="telemetry", epoch="e1", seq=2, at=NOW))]
     progress = rows(ingest.engine, "lane_progress", "lane", "epoch", "contiguous_seq", "records_stored")
     assert progress == [("telemetry", "e1", 2, 2)]
+
+
+@pytest.mark.parametrize("messages", [BATCH_MESSAGES, BATCH_MESSAGES + 1])
+def test_it_is_told_when_there_is_more_than_a_batch_can_hold(ingest: Ingesting, messages: int) -> None:
+    ingest.feed(*(message(seq, telemetry()) for seq in range(1, messages + 1)))
+    assert (ingest.writer.crowded.seconds_ago < inf) == (messages > BATCH_MESSAGES)
 
 
 def test_a_hole_holds_the_acknowledgement_back_but_not_the_storing(ingest: Ingesting) -> None:

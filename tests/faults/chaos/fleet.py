@@ -141,18 +141,23 @@ class Fleet:
     plan: Plan
     programs: dict[str, Program]
     links: dict[str, FaultProxy]
+    supervised: bool
+    """Whether the broker is the embedded one, whose supervisor starts it again. What is meant for the broker proper is
+    for the program itself where it is another."""
 
     def tend(self) -> None:
         for program in self.programs.values():
             program.tend()
 
     def is_up(self, target: str) -> bool:
-        return (self._nats_pid() if target == NATS else self.programs[target].pid) is not None
+        if target == NATS and self.supervised:
+            return self._nats_pid() is not None
+        return self._program(target).pid is not None
 
     def ready_seconds(self, target: str) -> float:
         """For how long it has been ready; the broker proper, for how long there has been one."""
-        if target != NATS:
-            return self.programs[target].ready_seconds
+        if target != NATS or not self.supervised:
+            return self._program(target).ready_seconds
         try:
             return time.time() - self._nats_pid_file.stat().st_mtime if self.is_up(NATS) else 0.0
         except OSError:
@@ -160,16 +165,16 @@ class Fleet:
 
     def kill(self, target: str) -> bool:
         """Whether there was something to kill."""
-        if target != NATS:
-            return self.programs[target].kill()
+        if target != NATS or not self.supervised:
+            return self._program(target).kill()
         pid = self._nats_pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         return pid is not None
 
     def send(self, target: str, kind: signal.Signals) -> None:
-        if target != NATS:
-            self.programs[target].send(kind)
+        if target != NATS or not self.supervised:
+            self._program(target).send(kind)
         elif (pid := self._nats_pid()) is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, kind)
@@ -186,6 +191,9 @@ class Fleet:
     @property
     def database(self) -> Path:
         return self.plan.folder / "cloud" / "cloud.db"
+
+    def _program(self, target: str) -> Program:
+        return self.programs[BROKER if target == NATS else target]
 
     def _nats_pid(self) -> int | None:
         """Of the broker proper, if it runs: its pid file outlives it."""
@@ -215,7 +223,7 @@ def running_fleet(plan: Plan, broker: Callable[[int], list[str]] | None = None) 
     with ExitStack() as open_links:
         names = [INGEST, *(agent_name(number) for number in range(plan.processes))]
         links = {name: open_links.enter_context(FaultProxy(broker_port)) for name in names}
-        fleet = Fleet(plan=plan, programs={}, links=links)
+        fleet = Fleet(plan=plan, programs={}, links=links, supervised=broker is None)
         _write_files(plan, links, web_port)
         try:
             _start(fleet, broker_port, broker or (lambda port: embedded_broker(plan, port)))
@@ -240,7 +248,7 @@ def _start(fleet: Fleet, broker_port: int, broker: Callable[[int], list[str]]) -
     )
     if done.returncode != 0:
         raise StartFailed(f"the master data could not be loaded: {done.stdout}{done.stderr}")
-    _add(fleet, BROKER, broker(broker_port), "broker mqtt://")
+    _add(fleet, BROKER, broker(broker_port), "broker mqtt://" if fleet.supervised else "")
     _wait(fleet, BROKER, lambda: _accepts_connections(broker_port))
     _add(fleet, INGEST, up, "is up")
     _wait(fleet, INGEST, lambda: fleet.ready_seconds(INGEST) > 0)

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -32,6 +33,7 @@ from tests.faults.chaos.evidence import (
 from tests.faults.chaos.fleet import Fleet, running_fleet
 from tests.faults.chaos.plan import Plan
 from tests.faults.chaos.schedule import BROKER, INGEST, Action, Fault, schedule
+from tests.own_broker import mosquitto_as_deployed
 
 TICK_SECONDS: Final = 0.05
 PROGRESS_SECONDS: Final = 10.0
@@ -122,9 +124,15 @@ class Chaos:
                 self.kills[target] += 1
 
 
-def run(plan: Plan, faults: Sequence[Fault], *, drain_seconds: float = DRAIN_SECONDS) -> Outcome:
-    """Everything of one run; all programs have ended when this returns or raises."""
-    with running_fleet(plan) as fleet:
+def run(
+    plan: Plan,
+    faults: Sequence[Fault],
+    *,
+    broker: Callable[[int], list[str]] | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
+) -> Outcome:
+    """Everything of one run; all programs have ended when this returns or raises. `broker`: as of `running_fleet`."""
+    with running_fleet(plan, broker) as fleet:
         plan, chaos = fleet.plan, Chaos(fleet=fleet, faults=deque(faults))
         _tell("everything is up")
         began = told = time.monotonic()
@@ -203,6 +211,7 @@ def main() -> int:
     parser.add_argument("--samples-per-second", type=float, default=5.5, help="of each machine (default %(default)s)")
     parser.add_argument("--kills", type=int, help="default: 220 in 480 s")
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="(default %(default)s)")
+    parser.add_argument("--mosquitto", action="store_true", help="as deploy/mosquitto.conf says, for a broker")
     parser.add_argument("--folder", type=Path, help="an empty one, which is kept; default: a temporary one")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -223,7 +232,8 @@ def _main(options: argparse.Namespace, folder: Path) -> int:
         samples_per_second=options.samples_per_second,
     )
     faults = schedule(options.seed, seconds=options.seconds, agents=options.processes, kills=options.kills)
-    outcome = run(plan, faults, drain_seconds=options.drain_seconds)
+    broker = partial(mosquitto_as_deployed, folder) if options.mosquitto else None
+    outcome = run(plan, faults, broker=broker, drain_seconds=options.drain_seconds)
     for remark in outcome.verdict.remarks:
         _tell(remark)
     for name, statuses in outcome.ended_by_itself.items():
