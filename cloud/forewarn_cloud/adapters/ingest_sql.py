@@ -262,12 +262,12 @@ class SqlLedgerTransaction:
                 statement.on_conflict_do_update(index_elements=["tenant", "asset"], set_=changed), rows
             )
         signals = [
-            {"tenant": tenant, "asset": asset, "signal": name, "first_seen_at": changes.at}
+            (tenant, asset, name, changes.at)
             for (tenant, asset), names in changes.signals.items()
             for name in sorted(names)
         ]
         if signals:
-            self.connection.execute(self._upsert(schema.asset_signals).on_conflict_do_nothing(), signals)
+            run_many(self.connection, _add_signals(self.connection.dialect.name), _SIGNAL_COLUMNS, signals)
 
     def _note_declared(self, changes: Changes) -> None:
         """Last, because it locks the end of the audit."""
@@ -415,6 +415,15 @@ def _of_lanes(dialect: str, query: Select[Any], table: Table) -> Select[Any]:
 def _upsert(dialect: str, table: Table) -> Any:
     """An insert that can say what to do where the row exists; both databases have it, SQLAlchemy's core has not."""
     return {"sqlite": sqlite, "postgresql": postgresql}[dialect].insert(table)
+
+
+_SIGNAL_COLUMNS: Final = ("tenant", "asset", "signal", "first_seen_at")
+
+
+@cache
+def _add_signals(dialect: str) -> Insert:
+    statement: Insert = _upsert(dialect, schema.asset_signals).on_conflict_do_nothing()
+    return statement
 
 
 _NEW_LANES: Final = insert(schema.lane_progress)
