@@ -15,7 +15,7 @@ from forewarn_cloud.ingest.messages import Delivery, Sender, sender_of
 
 SUSPECT_SECONDS: Final = 60.0
 """How long a node is kept apart after its last fault."""
-SEARCH_SECONDS: Final = 0.4
+SEARCH_SECONDS: Final = 0.6
 """How long is searched in a batch; what is not found by then is set apart with its neighbours."""
 SLICE_SECONDS: Final = 0.2
 """How long the others wait for those set apart, each time."""
