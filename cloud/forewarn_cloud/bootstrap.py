@@ -114,12 +114,7 @@ def make_upkeep(
 
 
 def make_ingest(
-    settings: Settings,
-    engine: Engine,
-    clock: Clock,
-    broker: BrokerUrl,
-    telemetry: Telemetry = SqlTelemetry,
-    crowded: SharedInstant | None = None,
+    settings: Settings, engine: Engine, clock: Clock, broker: BrokerUrl, telemetry: Telemetry, crowded: SharedInstant
 ) -> Ingest:
     return Ingest(
         broker=broker,
