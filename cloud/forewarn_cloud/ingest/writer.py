@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Event
 from typing import Final, Protocol, TypeVar
 
@@ -396,7 +397,7 @@ class Writer:
             del self._births[next(iter(self._births))]
         if len(self._known_signals) > MAX_KNOWN_SIGNALS:
             self._known_signals.clear()
-        self._known_signals |= judgement.signals
+        self._known_signals |= {asset: _shared(names) for asset, names in judgement.signals.items()}
         for tenant, node, lane, epoch in judgement.new_epochs:
             _log.info("first records of %s/%s in the %s lane of epoch %s", tenant, node, lane, epoch)
 
@@ -456,6 +457,12 @@ class Writer:
 
     def _publish_ack(self, lane: LaneKey, ack: wire.Ack) -> None:
         self.broker.publish(wire.topic(*lane[:2], "ack"), wire.encode_control(ack), qos=0)
+
+
+@lru_cache(maxsize=1024)
+def _shared(names: frozenset[str]) -> frozenset[str]:
+    """One object for all machines that have these signals: there are thousands of machines and few kinds of them."""
+    return names
 
 
 def _read(delivery: Delivery, at: int) -> Incoming | None:
