@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from forewarn_cloud import bootstrap, opening, views
-from forewarn_cloud.adapters.nats_broker import NatsBroker
+from forewarn_cloud.adapters.nats_broker import NatsBroker, end_leftover
 from forewarn_cloud.adapters.sql.engine import reading
 from forewarn_cloud.adapters.sql.migrating import migrate
 from forewarn_cloud.beside import SharedInstant, beside
@@ -103,8 +103,10 @@ def embedded_broker(settings: Settings) -> Iterator[str]:
     """A running broker of our own, restarted when it ends; its URL."""
     last = read_endpoints(settings.data_dir)
     last_port = urlsplit(last.broker).port if last is not None else None
+    folder = settings.data_dir / "broker"
+    end_leftover(folder)  # it would hold the port
     port = choose_port("127.0.0.1", asked=settings.broker_port, last=last_port, usual=USUAL_BROKER_PORT)
-    broker = NatsBroker(folder=settings.data_dir / "broker", port=port)
+    broker = NatsBroker(folder=folder, port=port)
     stopping = threading.Event()
     supervisor = threading.Thread(target=broker.supervise, args=(stopping,), name="broker")
     broker.start()

@@ -38,6 +38,8 @@ WRITE_SECONDS: Final = 60
 START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 2.0
 RESTART_PAUSE_SECONDS: Final = (0.1, 5.0)
+_CONFIG_FILE: Final = "nats.conf"
+_PID_FILE: Final = "nats.pid"
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 _RESERVED_SUBJECTS: Final = ("$JS.>", "$SYS.>", "$MQTT.>", "$NRG.>", "$KV.>", "$O.>")
 
@@ -52,8 +54,7 @@ class NatsBroker:
     def __init__(self, *, folder: Path, port: int) -> None:
         self.port = port
         self._folder = folder = folder.resolve()
-        self._config = folder / "nats.conf"
-        self._pid_file = folder / "nats.pid"
+        self._config = folder / _CONFIG_FILE
         self._log_file = folder / "nats.log"
         self._error_file = folder / "nats.err"
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,7 @@ class NatsBroker:
             BrokerFailed: the program is missing, or it ended or did not listen in time.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        _end_leftover(self._pid_file, self._config)
+        end_leftover(self._folder)
         self._config.write_text(_configuration(self._folder, self.port))
         self._process = self._spawn()
         deadline = time.monotonic() + START_SECONDS
@@ -158,7 +159,7 @@ def _configuration(folder: Path, port: int) -> str:
             "server_name": "forewarn",
             "host": "127.0.0.1",
             "port": -1,
-            "pid_file": str(folder / "nats.pid"),
+            "pid_file": str(folder / _PID_FILE),
             "log_file": str(folder / "nats.log"),
             "logfile_size_limit": MAX_LOG_BYTES,
             "logfile_max_num": 3,
@@ -193,9 +194,10 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
     return ask
 
 
-def _end_leftover(pid_file: Path, config: Path) -> None:
+def end_leftover(folder: Path) -> None:
     """End the broker of an earlier run that still holds the port and the store, and surely no other process."""
-    pid = _read_pid(pid_file)
+    folder = folder.resolve()
+    pid, config = _read_pid(folder / _PID_FILE), folder / _CONFIG_FILE
     if pid is None or not _runs_with(pid, config):
         return
     for kind, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from forewarn_cloud.adapters.nats_broker import BrokerFailed, NatsBroker, accepts_connections
+from forewarn_cloud.settings import load_settings
+from forewarn_cloud.up import embedded_broker
 from tests.conftest import free_port, wait_until
 
 START_AND_WAIT = """
@@ -106,6 +108,22 @@ def test_one_that_was_left_behind_is_ended(broker: NatsBroker, tmp_path: Path) -
         wait_until(lambda: not is_running(left), "it is ended")
     finally:
         successor.stop()
+
+
+def test_the_port_was_called_taken_by_another_while_a_broker_that_was_left_behind_still_ended(tmp_path: Path) -> None:
+    """One with a thousand connections takes seconds to end."""
+    port = free_port()
+    command = [sys.executable, "-c", START_AND_WAIT, str(tmp_path / "broker"), str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        left = int(parent.stdout.readline())
+        os.kill(left, signal.SIGSTOP)
+        parent.kill()
+    assert is_running(left)
+    settings = load_settings(None, {}, {"data_dir": tmp_path, "broker_port": port})
+    with embedded_broker(settings) as url:
+        assert url == f"mqtt://127.0.0.1:{port}"
+        assert not is_running(left)
 
 
 def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
