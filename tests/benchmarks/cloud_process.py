@@ -118,13 +118,8 @@ def victoria_metrics(folder: Path) -> Iterator[str | None]:
         f"-httpListenAddr=127.0.0.1:{port}",
         "-retentionPeriod=1y",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port, process, "victoria-metrics")
+    with _serving(command, port, "victoria-metrics"):
         yield f"victoriametrics://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @contextmanager
@@ -134,10 +129,20 @@ def mosquitto(folder: Path) -> Iterator[str | None]:
         yield None
         return
     port = free_port()
-    process = subprocess.Popen(mosquitto_as_deployed(folder, port), stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port, process, "mosquitto")
+    with _serving(mosquitto_as_deployed(folder, port), port, "mosquitto"):
         yield f"mqtt://127.0.0.1:{port}"
+
+
+@contextmanager
+def _serving(command: Sequence[str], port: int, name: str) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not accepts_connections(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{name} did not start")
+            time.sleep(0.05)
+        yield
     finally:
         process.terminate()
         process.wait(30)
@@ -163,14 +168,6 @@ def listening(port: int, topics: Sequence[str], take: Callable[[str, bytes], Non
     yield client
     client.disconnect()
     client.loop_stop()
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", name: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not accepts_connections(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"{name} did not start")
-        time.sleep(0.05)
 
 
 def accepts_connections(port: int) -> bool:
