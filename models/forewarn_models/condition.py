@@ -22,6 +22,11 @@ ALERT_LEVEL: Final = 0.75
 _HIGHEST_ALERT: Final = 0.95
 CLEAR_LEVEL: Final = 0.7
 """Of the anomaly score; the ALARM level is 1. A condition is cleared below it, or below what is calm for the asset."""
+_HALF: Final = 0.5
+"""Of the ALARM level: where a fault begins to be followed."""
+_DOUBLE: Final = 2.0
+"""Twice the ALARM level is an ALARM, whatever speaks for waiting."""
+_SLOW_POWER: Final = 0.75
 _RAISE_WINDOWS: Final = 0.15
 _CLEAR_WINDOWS: Final = 1.0
 _ROUNDED: Final = 1.0 - 1e-6
@@ -46,7 +51,7 @@ class ConditionState:
     idle_hours: Floats
     """(A,) hours it was seen standing."""
     calm_hours: Floats
-    """(A, 2) when the score was last below the ALERT and the ALARM level."""
+    """(A, 3) when the score was last below the ALERT level, the ALARM level and half of it."""
     raised_hours: Floats
     """(A,) when the score was last above the clear level."""
     alert: Bools
@@ -89,7 +94,7 @@ def new_condition_state(layout: Layout, assets: int) -> ConditionState:
     return ConditionState(
         observed_hours=none,
         idle_hours=none,
-        calm_hours=np.zeros((assets, 2)),
+        calm_hours=np.zeros((assets, 3)),
         raised_hours=none,
         alert=no,
         alarm=no,
@@ -255,6 +260,18 @@ def _running_length(initial: Ints, holds: Bools) -> Ints:
 # --- the verdict ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pace:
+    """How fast things go with a machine: what an ALARM may wait for, so that it says the same of slow and quick faults."""
+
+    baseline_hours: Floats
+    """(A,) a baseline's time. A fault that takes longer from half the ALARM level to the whole is slow."""
+    left_hours: Floats | None = None
+    """(n, A) the remaining life a fleet model expects; None without one."""
+    usual_hours: float = 0.0
+    """The remaining life with which machines of this type usually reach the ALARM level."""
+
+
 def judge(
     layout: Layout,
     state: ConditionState,
@@ -267,6 +284,7 @@ def judge(
     judged: Bools,
     armed: Bools,
     interval_ms: Floats,
+    pace: Pace,
 ) -> tuple[Verdict, ConditionState]:
     """The condition at every sample.
 
@@ -279,7 +297,9 @@ def judge(
     score = score if counts.all() else _latest(state.score, score, counts)
     high = score >= np.minimum(np.maximum(calm, CLEAR_LEVEL), ALERT_LEVEL)
     alert = np.minimum(np.maximum(alert, ALERT_LEVEL), _HIGHEST_ALERT)
-    alerted, alarm, since_ms, state = _latched(layout, state, t_ms, score, high, alert, counts, hours, interval_ms)
+    alerted, alarm, since_ms, state = _latched(
+        layout, state, t_ms, score, high, alert, counts, hours, interval_ms, pace
+    )
     raised, level, beyond = alerted | alarm, counts.astype(np.int8), None
     if signs.suspect_samples is not None:
         level[counts & (signs.suspect_samples >= LIMIT_SAMPLES)] = Condition.ALERT
@@ -354,6 +374,7 @@ def _latched(
     counts: Bools,
     hours: Floats,
     interval_ms: Floats,
+    pace: Pace,
 ) -> tuple[Bools, Bools, Ints, ConditionState]:
     """(n, A) where an ALERT and an ALARM stand, and since when there is evidence; and the state after.
 
@@ -361,16 +382,21 @@ def _latched(
     """
     alerted, since_ms = np.zeros(score.shape, dtype=np.bool_), np.full(score.shape, -1, dtype=np.int64)
     after = updated(
-        state, score=score[-1], calm_hours=np.repeat(hours[-1][:, None], 2, axis=1), since_ms=since_ms[-1].copy()
+        state, score=score[-1], calm_hours=np.repeat(hours[-1][:, None], 3, axis=1), since_ms=since_ms[-1].copy()
     )
-    some = np.flatnonzero(high.any(axis=0) | state.alert | state.alarm | ~counts.all(axis=0))
+    some = np.flatnonzero((score >= _HALF).any(axis=0) | state.alert | state.alarm | ~counts.all(axis=0))
     if not len(some):
         return alerted, alerted, since_ms, after
     mine = updated(state, **{name: getattr(state, name)[some] for name in _LATCHES})
     score, high, counts, hours = score[:, some], high[:, some], counts[:, some], hours[:, some]
     window_hours = _ROUNDED * layout.window * interval_ms[some] / 3_600_000.0
     alarm = alerted.copy()
-    alerted[:, some], alarm[:, some], mine = _levels(mine, score, high, alert[some], counts, hours, window_hours)
+    pace = Pace(
+        baseline_hours=_ROUNDED * pace.baseline_hours[some],
+        left_hours=None if pace.left_hours is None else pace.left_hours[:, some],
+        usual_hours=pace.usual_hours,
+    )
+    alerted[:, some], alarm[:, some], mine = _levels(mine, score, high, alert[some], counts, hours, window_hours, pace)
     since_ms[:, some], mine = _since(mine, t_ms[:, some], high | alerted[:, some] | alarm[:, some], counts)
     changed = {name: put(getattr(after, name), some, getattr(mine, name)) for name in _LATCHES}
     return alerted, alarm, since_ms, updated(after, **changed)
@@ -384,20 +410,39 @@ def _levels(
     counts: Bools,
     hours: Floats,
     window_hours: Floats,
+    pace: Pace,
 ) -> tuple[Bools, Bools, ConditionState]:
     """(n, A) where an ALERT, from a score of `alert` (A,) on, and an ALARM stand."""
+    levels = (alert, np.ones_like(alert), np.full_like(alert, _HALF))
+    below = [_latest(state.calm_hours[:, i], hours, counts & (score < level)) for i, level in enumerate(levels)]
+    above_alert, above_alarm, followed = (hours - last for last in below)
+    dwell = _RAISE_WINDOWS * window_hours
+    raises_alert = counts & (score >= alert) & (above_alert >= dwell)
+    raises_alarm = counts & (score >= 1.0) & (above_alarm >= dwell)
+    if pace.left_hours is None:
+        raises_alarm &= _ripe(score, followed, above_alarm, pace)
+    else:
+        due = pace.left_hours <= pace.usual_hours
+        raises_alarm &= (score >= _DOUBLE) | (above_alarm >= _ROUNDED * pace.usual_hours)
+        raises_alarm |= raises_alert & due
     raised = _latest(state.raised_hours, hours, counts & high)
     clear = hours - raised >= _CLEAR_WINDOWS * window_hours
-    calm, latches = state.calm_hours.copy(), []
-    levels = (alert, np.ones_like(alert))
-    for i, (level, latch) in enumerate(zip(levels, (state.alert, state.alarm), strict=True)):
-        last_calm = _latest(state.calm_hours[:, i], hours, counts & (score < level))
-        raises = counts & (score >= level) & (hours - last_calm >= _RAISE_WINDOWS * window_hours)
-        latches.append(_latest(latch, raises, raises | clear))
-        calm[:, i] = last_calm[-1]
-    alerted, alarm = latches
-    after = updated(state, raised_hours=raised[-1], calm_hours=calm, alert=alerted[-1], alarm=alarm[-1])
+    alerted = _latest(state.alert, raises_alert, raises_alert | clear)
+    alarm = _latest(state.alarm, raises_alarm, raises_alarm | clear)
+    calm_hours = np.stack([last[-1] for last in below], axis=1)
+    after = updated(state, raised_hours=raised[-1], calm_hours=calm_hours, alert=alerted[-1], alarm=alarm[-1])
     return alerted, alarm, after
+
+
+def _ripe(score: Floats, followed: Floats, above_alarm: Floats, pace: Pace) -> Bools:
+    """(n, A) an ALARM need not wait any longer: the score is as far beyond its level as the fault was slow to reach it,
+    or twice as high, or has been beyond it for a baseline.
+
+    `followed` and `above_alarm` (n, A): hours since the score was last below half the level, and below it.
+    """
+    slowness = followed / np.maximum(pace.baseline_hours, 1e-9)
+    ripe: Bools = (score >= np.minimum(slowness**_SLOW_POWER, _DOUBLE)) | (above_alarm >= pace.baseline_hours)
+    return ripe
 
 
 def _since(state: ConditionState, t_ms: Ints, lasts: Bools, counts: Bools) -> tuple[Ints, ConditionState]:

@@ -23,7 +23,7 @@ from forewarn_models import regime as regimes
 from forewarn_models import relearning as relearnings
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity, Quality
 from forewarn_models.asset_type import AssetType
-from forewarn_models.condition import Signs, Verdict
+from forewarn_models.condition import Pace, Signs, Verdict
 from forewarn_models.diagnosis import mode_probabilities
 from forewarn_models.evidence import Evidence
 from forewarn_models.fleet_model import PathState, followed_path, predicted_life
@@ -448,6 +448,7 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         unusable=None if compared.unusable is None else compared.unusable[steps],
         void=None if compared.void is None else compared.void[steps],
     )
+    path, left_hours = _tell_fleet_remaining_life(model, state.path, compared.readings, steps, told)
     per_threshold = inverse_where_positive(state.evidence.threshold)
     verdict, condition = verdicts.judge(
         layout,
@@ -460,13 +461,14 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         judged=compared.judged[steps],
         armed=~compared.learning,
         interval_ms=compared.interval_ms,
+        pace=_pace(model, compared.interval_ms, left_hours),
     )
     _tell(model, state, compared, steps, evidence, verdict, told)
     after = updated(
         state,
         step=state.step + steps.stop - steps.start,
         readings=remembered(state.readings, compared.readings, steps, compared.learning),
-        path=_tell_fleet_remaining_life(model, state.path, compared.readings, steps, told),
+        path=path,
         evidence=evidences.collected(evidence_state, evidence, compared.lessons.familiar[steps]),
         condition=condition,
     )
@@ -533,7 +535,7 @@ def _tell(
     verdict: Verdict,
     told: Assessment,
 ) -> None:
-    """Write what a window says, all but the remaining life by a fleet model."""
+    """Write what a window says, all but the remaining life where a fleet model tells it."""
     layout, known = model.layout, compared.judged[steps]
     where, score = None, verdict.score
     if not known.all() or compared.learning.any():
@@ -557,7 +559,8 @@ def _tell(
     if verdict.limit_exceeded is not None:
         told.limit_exceeded[steps] = verdict.limit_exceeded
     if verdict.evident.any():
-        told.rul_hours[steps] = remaining_life(state.trend, told.t_ms[steps], verdict.evident)
+        if not layout.horizons:
+            told.rul_hours[steps] = remaining_life(state.trend, told.t_ms[steps], verdict.evident)
         told.failure_mode_probability[steps] = mode_probabilities(layout, evidence.significance, verdict.evident)
 
 
@@ -584,14 +587,24 @@ def _tell_health(model: Model, verdict: Verdict, health: Floats) -> None:
 
 def _tell_fleet_remaining_life(
     model: Model, path: PathState, readings: Readings, steps: slice, told: Assessment
-) -> PathState:
-    """Write P10, P50, P90 in hours from the unit's path, if histories taught what it means; the path after it."""
+) -> tuple[PathState, Floats | None]:
+    """Write P10, P50, P90 in hours from the unit's path, if histories taught what it means; the path after it, and the
+    P50 (n, A)."""
     fleet = None if model.knowledge is None else model.knowledge.fleet_model
     if fleet is None:
-        return path
+        return path, None
     features, path = followed_path(fleet, model.layout, path, during(readings, steps))
     told.rul_hours[steps] = predicted_life(fleet, features)
-    return path
+    return path, told.rul_hours[steps, :, 1]
+
+
+def _pace(model: Model, interval_ms: Floats, left_hours: Floats | None) -> Pace:
+    usual_hours = None if model.knowledge is None else model.knowledge.alarm_hours
+    return Pace(
+        baseline_hours=model.settings.baseline_samples * interval_ms / HOUR_MS,
+        left_hours=None if usual_hours is None else left_hours,
+        usual_hours=usual_hours or 0.0,
+    )
 
 
 # --- what is learned ------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ class FleetKnowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     life_shape: float
     life_scale_hours: float
     """Weibull distribution of the life, from the first sample of a history."""
+    alarm_hours: float | None = None
+    """Median of the hours that were left at the first ALARM; None where less than half had one."""
     fleet_model: FleetModel | None = None
     """Kept in files of its own."""
     fleet_model_missing: str = ""
@@ -61,6 +63,8 @@ class Path:
     hours: Floats
     severity: Floats
     failed: bool
+    alarmed_at: float | None = None
+    """Hours at the first ALARM; None without one."""
 
 
 # --- learning -------------------------------------------------------------------------------------------------------
@@ -94,7 +98,13 @@ def fit_knowledge(asset_type: str, paths: Sequence[Path]) -> FleetKnowledge:
         log_rul_spread=tuple(spread.tolist()),
         life_shape=shape,
         life_scale_hours=scale,
+        alarm_hours=_alarm_hours(failed),
     )
+
+
+def _alarm_hours(failed: Sequence[Path]) -> float | None:
+    left = [0.0 if path.alarmed_at is None else path.hours[-1] - path.alarmed_at for path in failed]
+    return float(np.median(left)) or None
 
 
 def _end(path: Path) -> float:
@@ -224,6 +234,7 @@ def _check(knowledge: FleetKnowledge) -> None:
     _require(min(knowledge.log_rul_spread) > 0, "log_rul_spread: not positive")
     _require(knowledge.failure_log_spread > 0, "failure_log_spread: not positive")
     _require(knowledge.life_shape > 0 and knowledge.life_scale_hours > 0, "life: shape and scale must be positive")
+    _require(knowledge.alarm_hours is None or knowledge.alarm_hours > 0, "alarm_hours: not positive")
 
 
 def _require(right: bool, reason: str) -> None:

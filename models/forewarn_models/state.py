@@ -21,7 +21,7 @@ from forewarn_models.regime import RegimeState, new_regime_state
 from forewarn_models.relearning import RelearningState, new_relearning_state
 
 _MAGIC: Final = b"forewarn-state\n"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _DIGEST_BYTES: Final = 32
 LONG_AGO: Final = 1_000_000
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from forewarn_cloud.history.assess import Advance, assess_table, model_for
+from forewarn_cloud.history.assess import Advance, AssessmentTable, assess_table, model_for
 from forewarn_cloud.history.dataset import Dataset
 from forewarn_cloud.history.lives import MS_PER_HOUR, Life, split_lives
 from forewarn_cloud.history.model_folder import save_model_folder
+from forewarn_models.assessment import Condition
 from forewarn_models.knowledge import FleetKnowledge, fit_knowledge, save_knowledge
 from forewarn_models.knowledge import Path as SeverityPath
-from forewarn_models.layout import Floats
 from forewarn_models.model_folder import SCHEMA, Manifest
 
 
@@ -26,7 +26,7 @@ def fit_dataset(dataset: Dataset, advance: Advance = lambda _: None) -> FleetKno
     kernel, lives = model_for(dataset, None), split_lives(dataset)
     table = assess_table(dataset, kernel, advance)
     knowledge = fit_knowledge(
-        dataset.asset_type.asset_type, [_path(dataset, life, table.anomaly_score) for life in lives if len(life.rows)]
+        dataset.asset_type.asset_type, [_path(dataset, life, table) for life in lives if len(life.rows)]
     )
     try:
         model = fit_fleet_model(dataset, kernel, lives, knowledge.life_shape, knowledge.life_scale_hours)
@@ -46,10 +46,12 @@ def save_fit(folder: Path, dataset: Dataset, knowledge: FleetKnowledge) -> Manif
     return save_model_folder(folder, manifest, save_knowledge(knowledge))
 
 
-def _path(dataset: Dataset, life: Life, severity: Floats) -> SeverityPath:
+def _path(dataset: Dataset, life: Life, table: AssessmentTable) -> SeverityPath:
     """The severity over the hours of a life; a failure after the last sample is one more point without severity."""
     hours = (dataset.telemetry.t_ms[life.rows] - life.started_ms) / MS_PER_HOUR
-    mine = severity[life.rows]
+    severity = table.anomaly_score[life.rows]
+    alarms = np.flatnonzero(table.condition[life.rows] == Condition.ALARM)
+    alarmed_at = float(hours[alarms[0]]) if len(alarms) else None
     if life.failure is not None and life.hours > hours[-1]:
-        hours, mine = np.append(hours, life.hours), np.append(mine, 0.0)
-    return SeverityPath(hours=hours, severity=mine, failed=life.failure is not None)
+        hours, severity = np.append(hours, life.hours), np.append(severity, 0.0)
+    return SeverityPath(hours=hours, severity=severity, failed=life.failure is not None, alarmed_at=alarmed_at)
