@@ -262,7 +262,7 @@ def _running_length(initial: Ints, holds: Bools) -> Ints:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pace:
-    """How fast things go with a machine: what an ALARM may wait for, so that it says the same of slow and quick faults."""
+    """How fast things go with a machine, so that an ALARM means the same for slow and quick faults."""
 
     baseline_hours: Floats
     """(A,) a baseline's time. A fault that takes longer from half the ALARM level to the whole is slow."""

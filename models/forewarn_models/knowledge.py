@@ -48,7 +48,7 @@ class FleetKnowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     life_scale_hours: float
     """Weibull distribution of the life, from the first sample of a history."""
     alarm_hours: float | None = None
-    """Median of the hours that were left at the first ALARM; None where less than half had one."""
+    """Median of the hours left at the first ALARM, of the histories that had one; None where less than half had."""
     fleet_model: FleetModel | None = None
     """Kept in files of its own."""
     fleet_model_missing: str = ""
@@ -103,8 +103,9 @@ def fit_knowledge(asset_type: str, paths: Sequence[Path]) -> FleetKnowledge:
 
 
 def _alarm_hours(failed: Sequence[Path]) -> float | None:
-    left = [0.0 if path.alarmed_at is None else path.hours[-1] - path.alarmed_at for path in failed]
-    return float(np.median(left)) or None
+    left = [path.hours[-1] - path.alarmed_at for path in failed if path.alarmed_at is not None]
+    usual = float(np.median(left)) if 2 * len(left) >= len(failed) else 0.0
+    return usual if usual > 0 else None
 
 
 def _end(path: Path) -> float:

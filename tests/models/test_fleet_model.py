@@ -97,6 +97,7 @@ def knowledge(fleet: FleetModel | None) -> FleetKnowledge:
         log_rul_spread=(0.5, 0.5),
         life_shape=3.0,
         life_scale_hours=200.0,
+        alarm_hours=60.0,
         fleet_model=fleet,
     )
 

@@ -70,6 +70,7 @@ def test_knowledge_comes_back_the_same(knowledge: FleetKnowledge) -> None:
         ({"log_severity": [0.0, 0.0]}, "log_severity"),
         ({"log_rul_spread": []}, "log_rul_spread"),
         ({"life_shape": 0.0}, "life"),
+        ({"alarm_hours": 0.0}, "alarm_hours"),
         ({"unknown": 1}, "unknown"),
         ({"failures": "40"}, "failures"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from forewarn_cloud.history.assess import assess_table, model_for
 from forewarn_cloud.history.dataset import Dataset, read_dataset
+from forewarn_cloud.history.evaluate import Rules, first_alarms
 from forewarn_cloud.history.fit import fit_dataset, save_fit
 from forewarn_cloud.history.fleet_fit import FEWEST_LIVES
 from forewarn_cloud.history.lives import split_lives
@@ -131,6 +132,19 @@ def test_the_prognosis_of_a_new_machine_is_the_survival_prior_and_no_cap(learned
     assert 0.4 * np.median(LIVES) < knee < 0.8 * np.median(LIVES)
 
 
+def spread_of_first_alarms(dataset: Dataset, knowledge: FleetKnowledge | None) -> tuple[float, float, float]:
+    """P10, P50, P90 of the hours left at the first ALARM."""
+    rules = Rules(lead_min_hours=10, lead_max_hours=100, within_s=60, rul_cap_hours=125)
+    table = assess_table(dataset, model_for(dataset, knowledge))
+    found = first_alarms(dataset, table, split_lives(dataset), rules).hours_before_failure
+    assert found is not None
+    return found.p10, found.p50, found.p90
+
+
+def test_the_time_usually_left_at_the_first_alarm_is_learned(learned: FleetKnowledge, drills: Dataset) -> None:
+    assert spread_of_first_alarms(drills, None)[1] == learned.alarm_hours
+
+
 def test_the_same_histories_give_the_same_bytes(drills: Dataset, learned: FleetKnowledge, tmp_path: Path) -> None:
     save_fit(tmp_path / "a", drills, learned)
     save_fit(tmp_path / "b", drills, fit_dataset(drills))
@@ -200,14 +214,19 @@ def test_one_row_is_told(tmp_path: Path) -> None:
         fit_dataset(fleet(tmp_path, [1]))
 
 
-def test_real_engines_never_seen_are_told_their_remaining_life(shared_data: Path) -> None:
+def test_real_engines_never_seen_are_told_their_remaining_life_and_alarmed_equally_early(shared_data: Path) -> None:
     """Fitted on 60 engines, judged on the other 40 at every cycle from the 30th on; the bound leaves room for luck."""
     dataset = read_dataset(shared_data / "cmapss-fd001-train")
     held_out = [f"engine-{number:03d}" for number in range(1, 101) if number % 5 in (1, 3)]
     seen = replace(dataset, failures=tuple(f for f in dataset.failures or () if f.asset not in held_out))
-    told, truth, age = judged(only_assets(dataset, held_out), fit_dataset(seen))
+    others, learned = only_assets(dataset, held_out), fit_dataset(seen)
+    told, truth, age = judged(others, learned)
     mine = age >= 30
     error = np.minimum(told[mine, 1], 125) - np.minimum(truth[mine], 125)
     assert np.sqrt(np.mean(error**2)) < 11.0
     inside = (truth >= told[:, 0]) & (truth <= told[:, 2])
     assert 0.7 < inside[mine].mean() < 0.93
+    low, usual, high = spread_of_first_alarms(others, learned)
+    alone_low, _, alone_high = spread_of_first_alarms(others, None)
+    assert np.log(high / low) < 0.75 * np.log(alone_high / alone_low)
+    assert usual == pytest.approx(learned.alarm_hours, rel=0.2)
