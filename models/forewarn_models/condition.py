@@ -8,7 +8,7 @@ impossible on a machine at work is not believed about limits either, until it ha
 on its way to the impossible (a temperature in another unit, at every start) it would pass the limit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -264,8 +264,8 @@ def _running_length(initial: Ints, holds: Bools) -> Ints:
 class Pace:
     """How fast things go with a machine, so that an ALARM means the same for slow and quick faults."""
 
-    baseline_hours: Floats
-    """(A,) a baseline's time. A fault that takes longer from half the ALARM level to the whole is slow."""
+    baseline_samples: int
+    """A fault that takes longer than these from half the ALARM level to the whole is slow."""
     left_hours: Floats | None = None
     """(n, A) the remaining life a fleet model expects; None without one."""
     usual_hours: float = 0.0
@@ -364,6 +364,12 @@ def _latest(initial: NDArray[_Column], values: NDArray[_Column], at: Bools) -> N
     return np.where(index >= 0, taken, initial)
 
 
+def _last(initial: Floats, values: Floats, at: Bools) -> Floats:
+    """(A,) the value at the last step where `at` (n, A) holds; `initial` (A,) where it never does."""
+    last = len(at) - 1 - at[::-1].argmax(axis=0)
+    return np.where(at.any(axis=0), values[last, np.arange(len(last))], initial)
+
+
 def _latched(
     layout: Layout,
     state: ConditionState,
@@ -381,52 +387,59 @@ def _latched(
     Of a machine that is quiet all along there is little to work out.
     """
     alerted, since_ms = np.zeros(score.shape, dtype=np.bool_), np.full(score.shape, -1, dtype=np.int64)
-    after = updated(
-        state, score=score[-1], calm_hours=np.repeat(hours[-1][:, None], 3, axis=1), since_ms=since_ms[-1].copy()
-    )
-    some = np.flatnonzero((score >= _HALF).any(axis=0) | state.alert | state.alarm | ~counts.all(axis=0))
+    calm_hours, low = np.repeat(hours[-1][:, None], 3, axis=1), score < _HALF
+    if not low.all():
+        calm_hours[:, 2] = _last(state.calm_hours[:, 2], hours, low)
+    after = updated(state, score=score[-1], calm_hours=calm_hours, since_ms=since_ms[-1].copy())
+    some = np.flatnonzero(high.any(axis=0) | state.alert | state.alarm | ~counts.all(axis=0))
     if not len(some):
         return alerted, alerted, since_ms, after
     mine = updated(state, **{name: getattr(state, name)[some] for name in _LATCHES})
     score, high, counts, hours = score[:, some], high[:, some], counts[:, some], hours[:, some]
-    window_hours = _ROUNDED * layout.window * interval_ms[some] / 3_600_000.0
-    alarm = alerted.copy()
-    pace = Pace(
-        baseline_hours=_ROUNDED * pace.baseline_hours[some],
-        left_hours=None if pace.left_hours is None else pace.left_hours[:, some],
-        usual_hours=pace.usual_hours,
+    interval_hours = _ROUNDED * interval_ms[some] / 3_600_000.0
+    alarmed = alerted.copy()
+    alerted[:, some], alarmed[:, some], mine = _levels(
+        layout,
+        mine,
+        score,
+        high,
+        alert[some],
+        counts,
+        hours,
+        interval_hours,
+        pace if pace.left_hours is None else replace(pace, left_hours=pace.left_hours[:, some]),
     )
-    alerted[:, some], alarm[:, some], mine = _levels(mine, score, high, alert[some], counts, hours, window_hours, pace)
-    since_ms[:, some], mine = _since(mine, t_ms[:, some], high | alerted[:, some] | alarm[:, some], counts)
+    since_ms[:, some], mine = _since(mine, t_ms[:, some], high | alerted[:, some] | alarmed[:, some], counts)
     changed = {name: put(getattr(after, name), some, getattr(mine, name)) for name in _LATCHES}
-    return alerted, alarm, since_ms, updated(after, **changed)
+    return alerted, alarmed, since_ms, updated(after, **changed)
 
 
 def _levels(
+    layout: Layout,
     state: ConditionState,
     score: Floats,
     high: Bools,
     alert: Floats,
     counts: Bools,
     hours: Floats,
-    window_hours: Floats,
+    interval_hours: Floats,
     pace: Pace,
 ) -> tuple[Bools, Bools, ConditionState]:
     """(n, A) where an ALERT, from a score of `alert` (A,) on, and an ALARM stand."""
     levels = (alert, np.ones_like(alert), np.full_like(alert, _HALF))
     below = [_latest(state.calm_hours[:, i], hours, counts & (score < level)) for i, level in enumerate(levels)]
     above_alert, above_alarm, followed = (hours - last for last in below)
-    dwell = _RAISE_WINDOWS * window_hours
+    dwell = _RAISE_WINDOWS * layout.window * interval_hours
     raises_alert = counts & (score >= alert) & (above_alert >= dwell)
     raises_alarm = counts & (score >= 1.0) & (above_alarm >= dwell)
-    if pace.left_hours is None:
-        raises_alarm &= _ripe(score, followed, above_alarm, pace)
-    else:
+    if pace.left_hours is not None:
         due = pace.left_hours <= pace.usual_hours
         raises_alarm &= (score >= _DOUBLE) | (above_alarm >= _ROUNDED * pace.usual_hours)
         raises_alarm |= raises_alert & due
+    elif raises_alarm.any():
+        raises_alarm &= _ripe(score, followed, above_alarm, pace.baseline_samples * interval_hours)
     raised = _latest(state.raised_hours, hours, counts & high)
-    clear = hours - raised >= _CLEAR_WINDOWS * window_hours
+    clear = hours - raised >= _CLEAR_WINDOWS * layout.window * interval_hours
     alerted = _latest(state.alert, raises_alert, raises_alert | clear)
     alarm = _latest(state.alarm, raises_alarm, raises_alarm | clear)
     calm_hours = np.stack([last[-1] for last in below], axis=1)
@@ -434,14 +447,14 @@ def _levels(
     return alerted, alarm, after
 
 
-def _ripe(score: Floats, followed: Floats, above_alarm: Floats, pace: Pace) -> Bools:
+def _ripe(score: Floats, followed: Floats, above_alarm: Floats, baseline_hours: Floats) -> Bools:
     """(n, A) an ALARM need not wait any longer: the score is as far beyond its level as the fault was slow to reach it,
     or twice as high, or has been beyond it for a baseline.
 
     `followed` and `above_alarm` (n, A): hours since the score was last below half the level, and below it.
     """
-    slowness = followed / np.maximum(pace.baseline_hours, 1e-9)
-    ripe: Bools = (score >= np.minimum(slowness**_SLOW_POWER, _DOUBLE)) | (above_alarm >= pace.baseline_hours)
+    slowness = followed / np.maximum(baseline_hours, 1e-9)
+    ripe: Bools = (score >= np.minimum(slowness**_SLOW_POWER, _DOUBLE)) | (above_alarm >= baseline_hours)
     return ripe
 
 

@@ -461,7 +461,7 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         judged=compared.judged[steps],
         armed=~compared.learning,
         interval_ms=compared.interval_ms,
-        pace=_pace(model, compared.interval_ms, left_hours),
+        pace=_pace(model, left_hours),
     )
     _tell(model, state, compared, steps, evidence, verdict, told)
     after = updated(
@@ -598,13 +598,11 @@ def _tell_fleet_remaining_life(
     return path, told.rul_hours[steps, :, 1]
 
 
-def _pace(model: Model, interval_ms: Floats, left_hours: Floats | None) -> Pace:
+def _pace(model: Model, left_hours: Floats | None) -> Pace:
     usual_hours = None if model.knowledge is None else model.knowledge.alarm_hours
-    return Pace(
-        baseline_hours=model.settings.baseline_samples * interval_ms / HOUR_MS,
-        left_hours=None if usual_hours is None else left_hours,
-        usual_hours=usual_hours or 0.0,
-    )
+    if usual_hours is None:
+        return Pace(baseline_samples=model.settings.baseline_samples)
+    return Pace(baseline_samples=model.settings.baseline_samples, left_hours=left_hours, usual_hours=usual_hours)
 
 
 # --- what is learned ------------------------------------------------------------------------------------------------

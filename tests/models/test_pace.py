@@ -47,7 +47,7 @@ def judged(score: Floats) -> NDArray[np.int8]:
         judged=np.ones((n, 1), dtype=np.bool_),
         armed=one,
         interval_ms=np.array([float(HOUR_MS)]),
-        pace=Pace(baseline_hours=np.array([float(BASELINE_HOURS)])),
+        pace=Pace(baseline_samples=BASELINE_HOURS),
     )
     return verdict.condition[:, 0]
 
