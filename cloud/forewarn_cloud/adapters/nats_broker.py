@@ -198,13 +198,27 @@ def end_leftover(folder: Path) -> None:
     """End the broker of an earlier run that still holds the port and the store, and surely no other process."""
     folder = folder.resolve()
     pid, config = _read_pid(folder / _PID_FILE), folder / _CONFIG_FILE
-    if pid is None or not _runs_with(pid, config):
+    if pid is None:
         return
     for kind, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         deadline = time.monotonic() + seconds
         while _runs_with(pid, config) and time.monotonic() < deadline:
             _send(pid, kind)
             time.sleep(0.05)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_ending(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_ending(pid: int) -> bool:
+    """It has lost its memory already, but not yet its sockets, which thousands of connections take a moment to."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    state, threads = fields[0], int(fields[17])
+    return not command and (state != "Z" or threads > 1)
 
 
 def _send(pid: int, kind: signal.Signals) -> None:

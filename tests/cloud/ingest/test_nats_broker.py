@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from forewarn_cloud.adapters.nats_broker import BrokerFailed, NatsBroker, accepts_connections
+from forewarn_cloud.adapters.nats_broker import BrokerFailed, NatsBroker, accepts_connections, end_leftover
+from forewarn_cloud.endpoints import is_free
 from forewarn_cloud.settings import load_settings
 from forewarn_cloud.up import embedded_broker
 from tests.conftest import free_port, wait_until
 
+MANY_CONNECTIONS = 400
 START_AND_WAIT = """
 import sys, time
 from pathlib import Path
@@ -124,6 +127,20 @@ def test_the_port_was_called_taken_by_another_while_a_broker_that_was_left_behin
     with embedded_broker(settings) as url:
         assert url == f"mqtt://127.0.0.1:{port}"
         assert not is_running(left)
+
+
+def test_a_broker_of_many_connections_still_held_its_port_when_it_was_called_ended(
+    broker: NatsBroker, tmp_path: Path
+) -> None:
+    """Killed, it has lost its command line at once, but closes thousands of connections for a while."""
+    left, port = broker.pid, broker.port
+    assert left is not None
+    with ExitStack() as connections:
+        for _ in range(MANY_CONNECTIONS):
+            connections.enter_context(socket.create_connection(("127.0.0.1", port)))
+        os.kill(left, signal.SIGKILL)
+        end_leftover(tmp_path / "broker")
+        assert is_free("127.0.0.1", port)
 
 
 def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
