@@ -76,8 +76,8 @@ _LOOK_AHEAD: Final = 16_384
 _MATURE_BASELINES: Final = 3
 _NEW_DUTY_WEIGHT: Final = 0.25
 """Samples of a new duty follow each other closely: four tell as much as one of the baseline."""
-_FAMILIAR: Final = 2.0
-"""A regime is familiar where its leverage is at most so many times the mean over the baseline."""
+_FAMILIAR: Final = 1.96
+"""Normal quantile of the share of the regimes in the baseline that are familiar."""
 _LIMIT_HEALTH: Final = {Condition.ALERT: 0.6, Condition.ALARM: 0.3}
 
 
@@ -234,7 +234,7 @@ def _assess_windows(model: Model, state: State, t_ms: Ints, values: Floats, told
 
     They end where something was learned by which the others have to be read anew.
     """
-    layout, learning = model.layout, _maturity(model.settings, state.baseline) == Maturity.LEARNING
+    layout, learning = model.layout, _maturity(model, state) == Maturity.LEARNING
     if learning.any() or not state.regime.levelled.all():
         t_ms, values = t_ms[: layout.window - state.step], values[: layout.window - state.step]
     readings = read(
@@ -308,9 +308,9 @@ def _compared(
     )
     if (doubtful := _either(bad, signs.suspect)) is not None:
         np.copyto(relative, prediction.expected, where=doubtful)
-    strangeness = _strangeness(model, prediction.leverage)
+    strangeness = _strangeness(model, state.regime.freedom, prediction.leverage)
     longest_ms = np.where(interval_ms > 0, layout.window * interval_ms, np.inf)
-    doubt = _doubt(model, state.regime.weight, prediction.leverage, strangeness)
+    doubt = _doubt(layout, state.regime, prediction.leverage, strangeness)
     return _Compared(
         windows=windows,
         learning=learning,
@@ -380,33 +380,37 @@ def _either(one: Bools | None, other: Bools | None) -> Bools | None:
     return one | other
 
 
-def _doubt(model: Model, weight: Floats, leverage: Floats, strangeness: Floats) -> Floats:
+def _doubt(layout: Layout, regime: regimes.RegimeState, leverage: Floats, strangeness: Floats) -> Floats:
     """(n, A) standard deviation of the evidence in this regime, relative to the regimes it was learned in.
 
     What the prediction is unsure of there, (1 + p) / n on average, is part of what was seen in health.
     """
-    usual = (1 + model.layout.features) / np.maximum(weight, 1.0)
+    usual = (1.0 + regime.freedom) / np.maximum(regime.weight, 1.0)
     doubt = np.maximum(leverage - usual, 0.0)
-    doubt /= model.layout.smoothed_variance
+    doubt /= layout.smoothed_variance
     doubt += 1.0
     doubt += strangeness * strangeness
     return np.sqrt(doubt, out=doubt)
 
 
-def _strangeness(model: Model, leverage: Floats) -> Floats:
+def _strangeness(model: Model, freedom: Floats, leverage: Floats) -> Floats:
     """How far a regime is from those of the baseline: 0 in a familiar one.
 
     What the regression extrapolates there is not trusted, and learned instead. In a regime known well a further sample
     tells little about the machine, but would let a slow fault creep in.
     """
-    familiar = _FAMILIAR * (1 + model.layout.features) / model.settings.baseline_samples
+    p = np.maximum(freedom, 1.0)
+    part = 2.0 / (9.0 * p)
+    square = p * (1.0 - part + _FAMILIAR * np.sqrt(part)) ** 3  # chi-squared quantile: Wilson, Hilferty 1931
+    familiar = (1.0 + square) / model.settings.baseline_samples
     return np.maximum(leverage / familiar - 1.0, 0.0)
 
 
-def _maturity(settings: Settings, baseline: BaselineState) -> NDArray[np.int8]:
-    """(A,) `Maturity`."""
-    complete = baseline.samples >= settings.baseline_samples
-    return complete.astype(np.int8) + (baseline.samples >= _MATURE_BASELINES * settings.baseline_samples)
+def _maturity(model: Model, state: State) -> NDArray[np.int8]:
+    """(A,) `Maturity`. A short baseline is complete once there is a threshold, too."""
+    samples, wanted = state.baseline.samples, model.settings.baseline_samples
+    complete = (samples >= wanted) & ((state.evidence.threshold > 0) | (not len(model.layout.condition)))
+    return complete.astype(np.int8) + (complete & (samples >= _MATURE_BASELINES * wanted))
 
 
 def _interval_ms(baseline: BaselineState) -> Floats:
@@ -472,7 +476,7 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         evidence=evidences.collected(evidence_state, evidence, compared.lessons.familiar[steps]),
         condition=condition,
     )
-    calibrating = _calibrating(model, state.baseline)
+    calibrating = _calibrating(model, state)
     after = _collected(after, compared, index, calibrating)
     if after.step < layout.window:
         return after
@@ -554,7 +558,7 @@ def _tell(
     told.anomaly_score[steps] = row_sums(contribution)
     told.condition[steps] = verdict.condition
     told.since_ms[steps] = verdict.since_ms
-    told.maturity[steps] = _maturity(model.settings, state.baseline)
+    told.maturity[steps] = _maturity(model, state)
     _tell_health(model, verdict, told.health_index[steps])
     if verdict.limit_exceeded is not None:
         told.limit_exceeded[steps] = verdict.limit_exceeded
@@ -755,10 +759,10 @@ def _begun_anew(layout: Layout, state: State, anew: Bools) -> State:
     return state
 
 
-def _calibrating(model: Model, baseline: BaselineState) -> Bools:
+def _calibrating(model: Model, state: State) -> Bools:
     """(A,) the scatter of the residuals is being learned: in the first baseline, and for as long after a new duty."""
-    new_duty = baseline.since_strange * model.layout.window < model.settings.baseline_samples
-    calibrating: Bools = (baseline.samples < model.settings.baseline_samples) | new_duty
+    new_duty = state.baseline.since_strange * model.layout.window < model.settings.baseline_samples
+    calibrating: Bools = (_maturity(model, state) == Maturity.LEARNING) | new_duty
     return calibrating
 
 

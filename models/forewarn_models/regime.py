@@ -49,6 +49,8 @@ class RegimeState:
     """(A, p, p) P of the leverage."""
     weight: Floats
     """(A,) number of samples behind the fit."""
+    freedom: Floats
+    """(A,) number of features that ever moved."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +84,7 @@ def new_regime_state(layout: Layout, assets: int) -> RegimeState:
         coefficients=np.zeros((assets, p, c)),
         inverse=np.zeros((assets, p, p)),
         weight=np.zeros(assets),
+        freedom=np.full(assets, float(p)),
     )
 
 
@@ -182,4 +185,5 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
         coefficients=put(state.coefficients, due, np.matmul(inverse, cross)),
         inverse=put(state.inverse, due, inverse),
         weight=put(state.weight, due, weight),
+        freedom=put(state.freedom, due, np.count_nonzero(np.einsum("app->ap", gram) > 0, axis=1).astype(np.float64)),
     )

@@ -688,3 +688,38 @@ def test_the_threshold_follows_the_machine_after_years_too() -> None:
 
     assert state.evidence.maxima[0, 0] < 1_100
     assert thresholds[-1] != thresholds[-2]
+
+
+def test_with_the_shortest_baseline_allowed_nothing_was_ever_judged() -> None:
+    """Ten samples are two windows, the first of which shows no scatter yet: a machine was called mature without any."""
+    signals = (Signal(name="flow", unit="m3/h"), Signal(name="heat", unit="degC"))
+    model = Model(asset_type=generic_asset_type(signals), settings=Settings(baseline_samples=10))
+    values = np.random.default_rng(3).normal(0, 1, (300, 1, 2))
+    values[200:] += 50.0
+    told = assessed(model, Block(t_ms=START_MS + STEP_MS * np.arange(300)[:, None], values=values))
+    learned = told.maturity[:, 0] > Maturity.LEARNING
+    assert 10 <= learned.argmax() <= 20
+    assert (told.anomaly_score[learned, 0] > 0).all()
+    assert told.condition[-1, 0] == Condition.ALARM
+
+
+def test_a_regime_signal_that_never_moves_changed_what_was_told() -> None:
+    signals = (Signal(name="load", unit="%", role="regime"), Signal(name="heat", unit="degC"))
+    constant = Signal(name="setpoint", unit="%", role="regime")
+    settings = Settings(baseline_samples=60)
+    random = np.random.default_rng(4)
+    load = random.normal(50, 8, 500)
+    heat = 20 + 0.5 * load + random.normal(0, 1, 500) + 3.0 * (np.arange(500) > 300)
+    t_ms = START_MS + STEP_MS * np.arange(500)[:, None]
+    alone, beside = (
+        assessed(
+            Model(asset_type=generic_asset_type(kinds), settings=settings),
+            Block(t_ms=t_ms, values=np.stack(columns, axis=1)[:, None, :]),
+        )
+        for kinds, columns in (
+            (signals, (load, heat)),
+            ((*signals, constant), (load, heat, np.full(500, 70.0))),
+        )
+    )
+    assert np.abs(alone.anomaly_score - beside.anomaly_score).max() < 1e-9
+    assert np.array_equal(alone.condition, beside.condition)
