@@ -64,7 +64,7 @@ _CAUTION: Final = 0.25
 _POWERS: Final = np.arange(3.0)
 _CONSTANT: Final = 1e-3
 _FINEST: Final = 1e-6
-"""Smallest standard deviation of a residual, relative to the reading: of a signal that was constant, of any other."""
+"""Smallest standard deviation of a residual, relative to the reading: of a signal that never moved, of any other."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -275,12 +275,9 @@ def learned(
     return _budgeted(layout, settings, state, interval_ms)
 
 
-def learned_scatter(state: EvidenceState, keep: Bools, level: Floats, steadiness: Floats) -> EvidenceState:
-    """The state after a window whose residuals are learned from where `keep` (A,).
-
-    `level` (A, C) typical size of the readings and `steadiness` (A, C) share of readings that repeat the one before:
-    they bound the standard deviation of signals that hardly move from below.
-    """
+def learned_scatter(state: EvidenceState, keep: Bools, smallest: Floats) -> EvidenceState:
+    """The state after a window whose residuals are learned from where `keep` (A,); `smallest` (A, C): what standard
+    deviations are bounded by from below."""
     state = updated(
         state,
         products=state.products + keep[:, None, None] * state.pending_products,
@@ -288,7 +285,19 @@ def learned_scatter(state: EvidenceState, keep: Bools, level: Floats, steadiness
         pending_products=np.zeros_like(state.pending_products),
         pending_samples=np.zeros_like(state.pending_samples),
     )
-    return _fitted(state, level, steadiness)
+    return _fitted(state, smallest)
+
+
+def smallest_deviation(level: Floats, finest: Floats, steadiness: Floats) -> Floats:
+    """(A, C) the least standard deviation of a residual, in the signal's unit.
+
+    `level`: typical size of the readings; `finest`: the smallest change ever seen, 0 without one; `steadiness`: the
+    share of readings that repeat the one before. Where most do, what is less than a change that can be read means
+    nothing.
+    """
+    size = np.where(level > 0, level, _FINEST)
+    coarse = np.where(finest > 0, finest, _CONSTANT * size)
+    return np.maximum(np.where(steadiness > 0.5, coarse, 0.0), _FINEST * size)
 
 
 def _counted(state: EvidenceState, healthy: Bools, alarmed: Bools, complete: Bools) -> EvidenceState:
@@ -349,16 +358,15 @@ def _reduced(chance: Floats) -> Floats:
     return reduced
 
 
-def _fitted(state: EvidenceState, level: Floats, steadiness: Floats) -> EvidenceState:
+def _fitted(state: EvidenceState, smallest: Floats) -> EvidenceState:
     samples = state.samples.max(axis=1, initial=0.0)
     due = np.flatnonzero((samples >= 8) & (samples > 1.05 * state.fitted_samples))
     if not len(due):
         return state
     count = np.maximum(state.samples[due], 1.0)
     variance = np.einsum("acc->ac", state.products[due]) / count
-    smallest = np.where(steadiness[due] > 0.5, _CONSTANT, _FINEST) * np.maximum(level[due], _FINEST)
     deviation, whitening = state.deviation.copy(), state.whitening.copy()
-    deviation[due] = np.where(state.samples[due] >= 4, np.sqrt(variance + smallest**2), 0.0)
+    deviation[due] = np.where(state.samples[due] >= 4, np.sqrt(variance + smallest[due] ** 2), 0.0)
     whitening[due] = _whitening(state.products[due], samples[due])
     fitted_samples = state.fitted_samples.copy()
     fitted_samples[due] = samples[due]

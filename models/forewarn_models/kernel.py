@@ -43,7 +43,7 @@ from forewarn_models.layout import (
     updated,
 )
 from forewarn_models.prognosis import failure_severity, followed, remaining_life
-from forewarn_models.readings import Readings, read, remembered
+from forewarn_models.readings import Readings, ReadingState, read, remembered
 from forewarn_models.regime import Prediction
 from forewarn_models.state import (
     LONG_AGO,
@@ -402,7 +402,7 @@ def _strangeness(model: Model, freedom: Floats, leverage: Floats) -> Floats:
     p = np.maximum(freedom, 1.0)
     part = 2.0 / (9.0 * p)
     square = p * (1.0 - part + _FAMILIAR * np.sqrt(part)) ** 3  # chi-squared quantile: Wilson, Hilferty 1931
-    familiar = (1.0 + square) / model.settings.baseline_samples
+    familiar = (1.0 + np.where(freedom > 0, square, 1.0)) / model.settings.baseline_samples
     return np.maximum(leverage / familiar - 1.0, 0.0)
 
 
@@ -696,8 +696,8 @@ def _learned(
         interval_ms=compared.interval_ms,
     )
     if calibrating.any():
-        level, steadiness = np.abs(regime.level + regime.reading_mean), _steadiness(state, layout)
-        evidence = evidences.learned_scatter(evidence, healthy & calibrating, level, steadiness)
+        smallest = _smallest_deviation(layout, state.readings, regime)
+        evidence = evidences.learned_scatter(evidence, healthy & calibrating, smallest)
     reference = references.learned(
         layout, state.reference, regime, evidence.deviation, accept=healthy, calibrating=learning
     )
@@ -777,7 +777,9 @@ def _healthy(layout: Layout, state: State, learning: Bools) -> Bools:
     return healthy
 
 
-def _steadiness(state: State, layout: Layout) -> Floats:
-    """(A, C) share of the readings that repeat the one before."""
-    share: Floats = state.readings.repeats / np.maximum(state.readings.transitions, 1)
-    return share[:, layout.condition_at]
+def _smallest_deviation(layout: Layout, readings: ReadingState, regime: regimes.RegimeState) -> Floats:
+    """(A, C) of a residual, in the signal's unit."""
+    level = np.abs(regime.level + regime.reading_mean)
+    steadiness: Floats = readings.repeats / np.maximum(readings.transitions, 1)
+    finest, steadiness = readings.finest[:, layout.condition_at], steadiness[:, layout.condition_at]
+    return evidences.smallest_deviation(level, finest, steadiness)

@@ -29,7 +29,9 @@ class ReadingState:
     repeats: Ints
     transitions: Ints
     longest_run: Ints
-    """(A, S) how often a healthy signal reads the same twice, learned with the baseline."""
+    """(A, S) how often a healthy signal reads the same twice, learned with the baseline ..."""
+    finest: Floats
+    """(A, S) ... and the smallest change between two readings; 0 before there was one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +74,7 @@ def new_reading_state(assets: int, signals: int) -> ReadingState:
         repeats=counts,
         transitions=counts,
         longest_run=counts,
+        finest=np.zeros((assets, signals)),
     )
 
 
@@ -110,7 +113,7 @@ def read(
 def remembered(state: ReadingState, readings: Readings, steps: slice, learning: Bools) -> ReadingState:
     """The state after some of the `steps` of a segment, consecutive ones from its beginning.
 
-    While an asset is `learning` (A,), how often its signals repeat is learned, too.
+    While an asset is `learning` (A,), how often its signals repeat and how finely they are read is learned, too.
     """
     last = steps.stop - 1
     run_length = readings.run_length[last].astype(np.int64)
@@ -130,7 +133,17 @@ def remembered(state: ReadingState, readings: Readings, steps: slice, learning: 
         repeats=state.repeats + learns * readings.repeat[steps].sum(axis=0),
         transitions=state.transitions + learns * (run_lengths > 0).sum(axis=0),
         longest_run=np.where(learns, longest, state.longest_run),
+        finest=np.where(learns, _finest(state, readings.raw[steps], run_lengths > 0), state.finest),
     )
+
+
+def _finest(state: ReadingState, raw: Floats, usable: Bools) -> Floats:
+    """(A, S) the smallest change between two readings so far, 0 without one."""
+    usable = np.concatenate([(state.run_length > 0)[None], usable])
+    change = np.abs(np.diff(np.where(usable, np.concatenate([state.last_value[None], raw]), 0.0), axis=0))
+    smallest = np.where(usable[1:] & usable[:-1] & (change > 0), change, np.inf).min(axis=0)
+    smallest = np.minimum(smallest, np.where(state.finest > 0, state.finest, np.inf))
+    return np.where(np.isfinite(smallest), smallest, 0.0)
 
 
 def _quality(layout: Layout, values: Floats) -> NDArray[np.int8]:

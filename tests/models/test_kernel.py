@@ -723,3 +723,20 @@ def test_a_regime_signal_that_never_moves_changed_what_was_told() -> None:
     )
     assert np.abs(alone.anomaly_score - beside.anomaly_score).max() < 1e-9
     assert np.array_equal(alone.condition, beside.condition)
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 273.15), (1.8, 459.67), (1e-9, 0.0)])
+def test_a_coarsely_read_temperature_was_judged_by_the_zero_of_its_unit(factor: float, offset: float) -> None:
+    """What is less than a step of the sensor was noise in kelvins and a fault in degrees Celsius."""
+    signals = (Signal(name="heat", unit="degC"), Signal(name="flow", unit="m3/h"))
+    model = Model(asset_type=generic_asset_type(signals), settings=Settings(baseline_samples=100))
+    random = np.random.default_rng(6)
+    heat = np.round(20 + random.normal(0, 0.04, 400) + 0.3 * (np.arange(400) > 300), 1)
+    assert np.mean(np.diff(heat[:100]) == 0) > 0.5
+    scores = []
+    for temperature in (heat, heat * factor + offset):
+        values = np.stack([temperature, np.full(400, 5.0)], axis=1)[:, None, :]
+        block = Block(t_ms=START_MS + STEP_MS * np.arange(400)[:, None], values=values)
+        scores.append(assessed(model, block).anomaly_score)
+    assert np.abs(scores[0] - scores[1]).max() < 1e-6
+    assert scores[0].max() > 0.5
