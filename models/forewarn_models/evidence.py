@@ -59,7 +59,7 @@ _CALM_CHANCE: Final = 0.2
 _CALM_MOST: Final = 0.9
 """Of the threshold."""
 _TRUSTED_SAMPLES: Final = 400.0
-_CAUTION: Final = 0.25
+_CAUTION: Final = 0.28
 """Thresholds of a baseline of n samples, fewer than trusted, are raised by (trusted / n) to this power."""
 _POWERS: Final = np.arange(3.0)
 _CONSTANT: Final = 1e-3
