@@ -21,6 +21,8 @@ MAX_SIGNALS: Final = 64
 _VELOCITIES_PER_MM_S: Final = {"mm/s": 1.0, "in/s": 1 / 25.4, "cm/s": 0.1, "m/s": 0.001}
 _HOUSING_VELOCITIES: Final = ("mm/s", "in/s")
 """Units that hardly mean anything else than vibration of a machine."""
+CELSIUS: Final = ("degC", "°C", "℃", "celsius", "Celsius")
+FAHRENHEIT: Final = ("degF", "°F", "℉", "fahrenheit", "Fahrenheit")
 NUMBERS: Final = ("valid_min", "valid_max", "limit_alert", "limit_alarm", "limit_alert_low", "limit_alarm_low")
 """Keys of a signal that must be finite numbers, where they are given."""
 _NAMING: Final = "use letters, digits, _ and -, at most 64"

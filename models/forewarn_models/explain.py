@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from forewarn_models.advisory import SILENT
-from forewarn_models.asset_type import AssetType, FailureMode, Signal
+from forewarn_models.asset_type import CELSIUS, FAHRENHEIT, AssetType, FailureMode, Signal
 from forewarn_models.layout import HOUR_MS
 from forewarn_models.wire import Advisory
 
@@ -23,8 +23,6 @@ _POSSIBLE: Final = 0.25
 _MOST_PERCENT: Final = 1000.0
 _NO_UNIT: Final = frozenset(("", "1", "-", "raw", "count", "counts", "a.u.", "au"))
 """A size in them tells a technician nothing: it is told as a share of what was expected."""
-_CELSIUS: Final = ("degC", "°C", "℃", "celsius", "Celsius")
-_FAHRENHEIT: Final = ("degF", "°F", "℉", "fahrenheit", "Fahrenheit")
 _SYMBOLS: Final = {
     "m3/h": "m³/h",
     "m3/min": "m³/min",
@@ -33,12 +31,12 @@ _SYMBOLS: Final = {
     "degR": "°R",
     "um": "µm",
     "uV": "µV",
-    **dict.fromkeys(_CELSIUS, "°C"),
-    **dict.fromkeys(_FAHRENHEIT, "°F"),
+    **dict.fromkeys(CELSIUS, "°C"),
+    **dict.fromkeys(FAHRENHEIT, "°F"),
     **dict.fromkeys(_NO_UNIT, ""),
 }
 _OF_DIFFERENCES: Final = {
-    **dict.fromkeys(_CELSIUS, "K"),
+    **dict.fromkeys(CELSIUS, "K"),
     **{"barg": "bar", "bara": "bar", "bar(g)": "bar", "bar(a)": "bar", "psig": "psi", "psia": "psi"},
 }
 """9 degrees Celsius more are 9 kelvin, and a difference of pressures is neither gauge nor absolute."""

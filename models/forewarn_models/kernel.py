@@ -779,7 +779,7 @@ def _healthy(layout: Layout, state: State, learning: Bools) -> Bools:
 
 def _smallest_deviation(layout: Layout, readings: ReadingState, regime: regimes.RegimeState) -> Floats:
     """(A, C) of a residual, in the signal's unit."""
-    level = np.abs(regime.level + regime.reading_mean)
+    level = np.abs(regime.level + regime.reading_mean + layout.absolute[layout.condition_at])
     steadiness: Floats = readings.repeats / np.maximum(readings.transitions, 1)
     finest, steadiness = readings.finest[:, layout.condition_at], steadiness[:, layout.condition_at]
     return evidences.smallest_deviation(level, finest, steadiness)

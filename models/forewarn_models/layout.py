@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.asset_type import AssetType
+from forewarn_models.asset_type import CELSIUS, FAHRENHEIT, AssetType
 
 HOUR_MS: Final = 3_600_000.0
 MONTH_MS: Final = 30 * 24 * HOUR_MS
@@ -104,6 +104,9 @@ def by_asset(rows: Floats, matrices: Floats, parts: Sequence[slice]) -> Floats:
     return product
 
 
+_ABSOLUTE: Final = {**dict.fromkeys(CELSIUS, 273.15), **dict.fromkeys(FAHRENHEIT, 459.67)}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may choose; the defaults suit an unknown machine sampled every few minutes.
 
@@ -137,6 +140,8 @@ class Layout:
     valid_min: Floats
     valid_max: Floats
     """(S,) readings outside are no measurements; infinite where unknown."""
+    absolute: Floats
+    """(S,) what makes a reading one that has a true zero: 273.15 for degrees Celsius, mostly 0."""
     sentinels: tuple[tuple[int, float], ...]
     """(column, value) pairs."""
     limit_alert: Floats
@@ -221,6 +226,7 @@ def layout_of(asset_type: AssetType, settings: Settings) -> Layout:
         regime=np.array(regime, dtype=np.intp),
         valid_min=_bound([signal.valid_min for signal in signals], -np.inf),
         valid_max=_bound([signal.valid_max for signal in signals], np.inf),
+        absolute=np.array([_ABSOLUTE.get(signal.unit, 0.0) for signal in signals]),
         sentinels=tuple((i, value) for i, signal in enumerate(signals) for value in signal.sentinels),
         limit_alert=_bound([_first(signal.limit_alert, signal.limit_alarm) for signal in signals], np.inf),
         limit_alarm=_bound([signal.limit_alarm for signal in signals], np.inf),

@@ -97,7 +97,7 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
         return state
     first = ~state.anchored & readable.any(axis=0)
     origin = values[np.argmax(readable, axis=0), np.arange(values.shape[1])][:, layout.regime_at]
-    size = np.abs(origin)
+    size = np.abs(origin + layout.absolute[layout.regime_at])
     read = good[:, :, layout.condition_at] & readable[:, :, None]
     begins = ~state.levelled & read.any(axis=0)
     reading = np.take_along_axis(values[:, :, layout.condition_at], np.argmax(read, axis=0)[None], axis=0)[0]
@@ -107,7 +107,7 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
         state,
         anchored=state.anchored | first,
         origin=np.where(first[:, None], origin, state.origin),
-        scale=np.where(first[:, None], np.where(size > 1e-9, size, 1.0), state.scale),
+        scale=np.where(first[:, None], np.where(size > 0, size, 1.0), state.scale),
         levelled=state.levelled | begins,
         level=np.where(begins, reading, state.level),
     )

@@ -725,18 +725,32 @@ def test_a_regime_signal_that_never_moves_changed_what_was_told() -> None:
     assert np.array_equal(alone.condition, beside.condition)
 
 
-@pytest.mark.parametrize(("factor", "offset"), [(1.0, 273.15), (1.8, 459.67), (1e-9, 0.0)])
-def test_a_coarsely_read_temperature_was_judged_by_the_zero_of_its_unit(factor: float, offset: float) -> None:
+@pytest.mark.parametrize(("unit", "factor", "offset"), [("K", 1, 273.15), ("degF", 1.8, 32), ("degR", 1.8, 491.67)])
+def test_temperatures_were_judged_by_the_zero_of_their_unit(unit: str, factor: float, offset: float) -> None:
     """What is less than a step of the sensor was noise in kelvins and a fault in degrees Celsius."""
-    signals = (Signal(name="heat", unit="degC"), Signal(name="flow", unit="m3/h"))
-    model = Model(asset_type=generic_asset_type(signals), settings=Settings(baseline_samples=100))
     random = np.random.default_rng(6)
-    heat = np.round(20 + random.normal(0, 0.04, 400) + 0.3 * (np.arange(400) > 300), 1)
-    assert np.mean(np.diff(heat[:100]) == 0) > 0.5
+    ambient = np.round(20 + random.normal(0, 0.15, 400), 1)
+    heat = np.round(2 * ambient + random.normal(0, 0.04, 400) + 0.3 * (np.arange(400) > 300), 1)
+    constant = np.full(400, 8.0) + 0.2 * (np.arange(400) > 350)
     scores = []
-    for temperature in (heat, heat * factor + offset):
-        values = np.stack([temperature, np.full(400, 5.0)], axis=1)[:, None, :]
-        block = Block(t_ms=START_MS + STEP_MS * np.arange(400)[:, None], values=values)
-        scores.append(assessed(model, block).anomaly_score)
-    assert np.abs(scores[0] - scores[1]).max() < 1e-6
-    assert scores[0].max() > 0.5
+    for name, size, zero in (("degC", 1.0, 0.0), (unit, factor, offset)):
+        signals = (
+            Signal(name="ambient", unit=name, role="regime"),
+            Signal(name="heat", unit=name),
+            Signal(name="oil", unit=name),
+        )
+        model = Model(asset_type=generic_asset_type(signals), settings=Settings(baseline_samples=100))
+        values = size * np.stack([ambient, heat, constant], axis=1)[:, None, :] + zero
+        scores.append(assessed(model, Block(t_ms=START_MS + STEP_MS * np.arange(400)[:, None], values=values)))
+    assert np.abs(scores[0].anomaly_score - scores[1].anomaly_score).max() < 1e-6
+    assert scores[0].anomaly_score.max() > 0.5
+
+
+def test_the_size_of_the_unit_mattered_where_readings_were_tiny() -> None:
+    signals = (Signal(name="leak", unit="m3/s"), Signal(name="flow", unit="m3/s", role="regime"))
+    model = Model(asset_type=generic_asset_type(signals), settings=Settings(baseline_samples=100))
+    values = 5 + np.random.default_rng(6).normal(0, 0.01, (400, 1, 2))
+    values[:, :, 0] += values[:, :, 1]
+    t_ms = START_MS + STEP_MS * np.arange(400)[:, None]
+    large, tiny = (assessed(model, Block(t_ms=t_ms, values=size * values)).anomaly_score for size in (1.0, 1e-12))
+    assert np.abs(large - tiny).max() < 1e-6
