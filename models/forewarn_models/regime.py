@@ -20,6 +20,9 @@ _PRIOR_SAMPLES: Final = 1.0
 _SMALLEST_VARIANCE: Final = 1e-4
 """Of a feature, relative to the square of its scale: a regime signal that never moved is known to one percent."""
 
+_LEAST_SIZE: Final = 1e-20
+"""Of a first reading; with a smaller one as its scale, the square of a square might overflow."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegimeState:
@@ -107,7 +110,7 @@ def anchored(layout: Layout, state: RegimeState, values: Floats, good: Bools, re
         state,
         anchored=state.anchored | first,
         origin=np.where(first[:, None], origin, state.origin),
-        scale=np.where(first[:, None], np.where(size > 0, size, 1.0), state.scale),
+        scale=np.where(first[:, None], np.where(size > _LEAST_SIZE, size, 1.0), state.scale),
         levelled=state.levelled | begins,
         level=np.where(begins, reading, state.level),
     )
