@@ -85,7 +85,8 @@ def fit_fleet_model(
     """A fleet model from the lives that ended in a failure; the Weibull distribution of the lives is given.
 
     Raises:
-        TooFewLives: it says how many lives or samples there are and how many are needed.
+        TooFewLives: it says how many lives or samples there are and how many are needed, or that the telemetry ends too
+            long before the failures.
     """
     failed = [life for life in lives if life.failure is not None and len(life.rows) > 1]
     if len(failed) < FEWEST_LIVES:
@@ -103,6 +104,7 @@ def fit_fleet_model(
             f"the lives that end in a failure have {len(examples.life)} samples; at least {FEWEST_SAMPLES} are needed"
         )
     groups = _groups(failed)
+    _check_recorded_until_failure(examples, groups, standard.header.knee_hours)
     fitted = _with_networks(standard, examples, _NETWORKS)
     level = _unseen_levels(standard, examples, groups)
     return replace(fitted, arrays=_with_curve(fitted, examples, level))
@@ -254,6 +256,21 @@ def _averages(model: FleetModel, layout: Layout, readings: Readings, chosen: NDA
         mine = chosen[(chosen >= start) & (chosen < start + _STEPS_AT_ONCE)] - start
         found.append(features[mine, 0, :-1])
     return np.concatenate(found).reshape(len(chosen), model.horizons, every)
+
+
+def _check_recorded_until_failure(examples: _Examples, groups: NDArray[np.int64], knee_hours: float) -> None:
+    """Beyond the knee all remaining lives are learned as one: some must be shorter, also where a fold is left out.
+
+    Raises:
+        TooFewLives: they are not.
+    """
+    near = np.unique(examples.life[examples.rul_hours < knee_hours])
+    if len(np.unique(groups[near])) < min(2, len(np.unique(groups))):
+        lives = len(groups)
+        raise TooFewLives(
+            f"the telemetry of {lives - len(near)} of {lives} lives ends more than {knee_hours:.0f} h before their "
+            "failures; record until the failure, or check failed_at in failures.csv"
+        )
 
 
 # --- networks -------------------------------------------------------------------------------------------------------

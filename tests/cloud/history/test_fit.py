@@ -1,5 +1,6 @@
 """What `fit` learns from small fleets whose truth is known, what it says when there is too little, and real engines."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -197,6 +198,23 @@ def test_with_short_histories_it_is_said_how_many_samples_are_needed(tmp_path: P
         missing = str(error)
     assert "samples" in missing
     assert "needed" in missing
+
+
+@pytest.mark.parametrize("recorded_until_failure", [0, 1])
+def test_telemetry_that_ends_long_before_the_failures_made_networks_learn_from_nan(
+    tmp_path: Path, recorded_until_failure: int
+) -> None:
+    dataset = fleet(tmp_path, LIVES)
+    failures = list(dataset.failures or ())
+    for i in range(recorded_until_failure, len(failures)):
+        failures[i] = replace(failures[i], failed_ms=failures[i].failed_ms + 500 * 3_600_000)
+    learned = fit_dataset(replace(dataset, failures=tuple(failures)))
+    assert learned.fleet_model is None
+    assert re.fullmatch(
+        rf"the telemetry of {16 - recorded_until_failure} of 16 lives ends more than [34]\d\d h before their failures; "
+        r"record until the failure, or check failed_at in failures\.csv",
+        learned.fleet_model_missing,
+    )
 
 
 def test_no_failure_at_all_is_told(tmp_path: Path) -> None:
