@@ -68,7 +68,7 @@ def assess(
     from forewarn_models.assessment import Condition
 
     with _told():
-        _check_writable(out)
+        _check_file(out, dataset)
         read = _read(dataset)
         kernel = _model(read, model)
         with _progress("assessing", len(read.telemetry.t_ms)) as advance:
@@ -171,7 +171,7 @@ def plot(
     if find_spec("matplotlib") is None:
         raise _stop("plot needs matplotlib, which is not installed: pip install 'forewarn[plot]'", FAILED)
     with _told():
-        _check_writable(out)
+        _check_file(out, dataset)
         read = only_asset(_read(dataset), asset)
         kernel = _model(read, model)
         with _progress("assessing", len(read.telemetry.t_ms)) as advance:
@@ -258,9 +258,15 @@ def _settings(path: Path) -> str:
         raise WorldError(f"{path}: cannot be read: {error}") from None
 
 
-def _check_writable(out: Path) -> None:
-    """Before the work, not after it."""
+def _check_file(out: Path, dataset: Path) -> None:
+    """Whether a file may be written there; before the work, not after it."""
+    from forewarn_cloud.history.remarks import KNOWN
+
     if out.is_dir():
-        raise IsADirectoryError(f"{out}: is a folder; name a file")
+        raise _stop(f"{out}: is a folder; name a file", FAILED)
+    if out.exists() and not out.is_file():
+        raise _stop(f"{out}: is a device or a pipe, which would be replaced; name a file", FAILED)
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder; create it first")
+        raise _stop(f"{out.parent}: no such folder; create it first", FAILED)
+    if out.resolve() in {(dataset / name).resolve() for name in KNOWN}:
+        raise _stop(f"{out}: is a file of the dataset, which would be replaced; name another file", FAILED)

@@ -11,7 +11,8 @@ from forewarn_cloud.history.description import DESCRIPTION, Description
 from forewarn_cloud.history.telemetry import FILES, Telemetry, telemetry_path
 from forewarn_models.kernel import Settings
 
-_KNOWN: Final = (DESCRIPTION, *FILES, "failures.csv", "faults.csv", "remaining_life.csv", "maintenance.csv")
+KNOWN: Final = (DESCRIPTION, *FILES, "failures.csv", "faults.csv", "remaining_life.csv", "maintenance.csv")
+"""Every file of a dataset folder that is read."""
 
 
 def remarks(folder: Path, description: Description, telemetry: Telemetry) -> Iterator[str]:
@@ -24,8 +25,8 @@ def remarks(folder: Path, description: Description, telemetry: Telemetry) -> Ite
 
 def _misnamed(folder: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
-        meant = difflib.get_close_matches(path.name.lower(), _KNOWN, n=1, cutoff=0.85)
-        if path.name not in _KNOWN and meant and not (folder / meant[0]).exists():
+        meant = difflib.get_close_matches(path.name.lower(), KNOWN, n=1, cutoff=0.85)
+        if path.name not in KNOWN and meant and not (folder / meant[0]).exists():
             yield f"{path.name}: not read; rename it to {meant[0]} if that is meant"
 
 

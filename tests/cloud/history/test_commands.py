@@ -1,6 +1,7 @@
 """fit, assess and backtest as they are called."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,40 @@ def test_assess_does_not_begin_if_it_cannot_write(fleet: Path, tmp_path: Path) -
     assert (missing.exit_code, "nowhere: no such folder; create it first" in missing.stderr) == (1, True)
     folder = _call("assess", fleet, "--out", tmp_path)
     assert (folder.exit_code, "is a folder; name a file" in folder.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["telemetry.csv", "dataset.toml", "failures.csv", "../d/telemetry.csv", "link.csv"])
+def test_out_replaced_the_history_it_was_made_of(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "d", failures="asset_id,failed_at\n")
+    (folder / "link.csv").symlink_to("telemetry.csv")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    told = _call("assess", folder, "--out", folder / name)
+    assert (told.exit_code, "is a file of the dataset, which would be replaced; name another" in told.stderr) == (
+        1,
+        True,
+    )
+    assert told.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_history_was_replaced_where_its_file_lies_elsewhere(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "d")
+    picture = (folder / "telemetry.csv").rename(tmp_path / "recorded.png")
+    (folder / "telemetry.csv").symlink_to(picture)
+    before = picture.read_bytes()
+    told = _call("plot", folder, "--asset", "p1", "--out", picture)
+    assert (told.exit_code, "is a file of the dataset" in told.stderr) == (1, True)
+    assert picture.read_bytes() == before
+
+
+def test_out_replaced_a_pipe_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    folder = write_folder(tmp_path / "d")
+    for arguments in [("assess", folder), ("plot", folder, "--asset", "p1")]:
+        told = _call(*arguments, "--out", tmp_path / "pipe.png")
+        assert (told.exit_code, "pipe.png: is a device or a pipe" in told.stderr) == (1, True)
+        assert told.stderr.count("\n") == 1
+        assert (tmp_path / "pipe.png").is_fifo()
 
 
 # --- fit ------------------------------------------------------------------------------------------------------------
