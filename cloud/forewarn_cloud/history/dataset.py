@@ -102,7 +102,7 @@ def read_dataset(folder: Path, advance: Advance = lambda _: None) -> Dataset:
         faults=_read_faults(folder / "faults.csv", recorded, told),
         remaining_lives=_read_remaining_lives(folder / "remaining_life.csv", recorded),
         maintenance=_read_maintenance(folder / "maintenance.csv", recorded),
-        remarks=(*remarks(folder, description, telemetry), *told),
+        remarks=(*remarks(folder, description, asset_type, telemetry), *told),
     )
 
 

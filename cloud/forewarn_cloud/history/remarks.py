@@ -1,6 +1,7 @@
 """What a dataset folder may hold, and yet was probably not meant: told, not refused."""
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -9,18 +10,21 @@ import numpy as np
 
 from forewarn_cloud.history.description import DESCRIPTION, Description
 from forewarn_cloud.history.telemetry import FILES, Telemetry, telemetry_path
+from forewarn_models.asset_type import AssetType, Role
 from forewarn_models.kernel import Settings
 
 KNOWN: Final = (DESCRIPTION, *FILES, "failures.csv", "faults.csv", "remaining_life.csv", "maintenance.csv")
 """Every file of a dataset folder that is read."""
 
 
-def remarks(folder: Path, description: Description, telemetry: Telemetry) -> Iterator[str]:
+def remarks(folder: Path, description: Description, asset_type: AssetType, telemetry: Telemetry) -> Iterator[str]:
     """Misnamed files, signals that say nothing, and assets of which too little is known."""
     yield from _misnamed(folder)
     file = telemetry_path(folder).name
-    yield from _silent_signals(file, description, telemetry)
-    yield from _short_histories(file, description, telemetry)
+    needed = description.calibration.baseline_samples or Settings().baseline_samples
+    yield from _silent_signals(file, asset_type, telemetry)
+    yield from _short_histories(file, needed, telemetry)
+    yield from _unknown_regimes(file, needed, asset_type, telemetry)
 
 
 def _misnamed(folder: Path) -> Iterator[str]:
@@ -30,33 +34,53 @@ def _misnamed(folder: Path) -> Iterator[str]:
             yield f"{path.name}: not read; rename it to {meant[0]} if that is meant"
 
 
-def _silent_signals(file: str, description: Description, telemetry: Telemetry) -> Iterator[str]:
-    names = [signal.name for signal in description.signals if signal.role == "condition"]
-    missing, constant = list[str](), list[str]()
-    for name in names:
-        values = telemetry.values[:, [signal.name for signal in description.signals].index(name)]
+def _silent_signals(file: str, asset_type: AssetType, telemetry: Telemetry) -> Iterator[str]:
+    missing, constant = defaultdict[Role, list[str]](list), defaultdict[Role, list[str]](list)
+    for signal, values in zip(asset_type.signals, telemetry.values.T, strict=True):
         seen = values[~np.isnan(values)]
         if len(seen) == 0:
-            missing.append(name)
+            missing[signal.role].append(signal.name)
         elif len(seen) > 1 and np.all(seen == seen[0]):
-            constant.append(name)
-    if missing:
-        yield f"{file}, column {', '.join(missing)}: no reading; fill it, or take the signal out of {DESCRIPTION}"
-    if constant:
+            constant[signal.role].append(signal.name)
+    for names in missing.values():
+        yield f"{file}, column {', '.join(names)}: no reading; fill it, or take the signal out of {DESCRIPTION}"
+    if constant["condition"]:
         yield (
-            f"{file}, column {', '.join(constant)}: the same value in every row, which can show no fault; "
+            f"{file}, column {', '.join(constant['condition'])}: the same value in every row, which can show no fault; "
             f"check the sensor, or take the signal out of {DESCRIPTION}"
         )
 
 
-def _short_histories(file: str, description: Description, telemetry: Telemetry) -> Iterator[str]:
-    needed = description.calibration.baseline_samples or Settings().baseline_samples
+def _short_histories(file: str, needed: int, telemetry: Telemetry) -> Iterator[str]:
     counts = np.bincount(telemetry.asset_index, minlength=len(telemetry.assets))
     short = np.flatnonzero(counts < needed)
     if len(short):
         asset, count = telemetry.assets[short[0]], int(counts[short[0]])
-        others = f", and {len(short) - 1} more assets have too few" if len(short) > 1 else ""
+        others = _others(len(short) - 1)
         yield (
             f"{file}: {asset} has only {count} of the {needed} samples from which the models learn what is normal"
             f"{others}; give more, or lower calibration.baseline_samples"
         )
+
+
+def _unknown_regimes(file: str, needed: int, asset_type: AssetType, telemetry: Telemetry) -> Iterator[str]:
+    """Assets with rows enough, but too few of them tell the whole regime, without which nothing is learned."""
+    names = [signal.name for signal in asset_type.signals if signal.role == "regime"]
+    missing = np.isnan(telemetry.values[:, [asset_type.signal_names.index(name) for name in names]])
+    counts = np.bincount(telemetry.asset_index, minlength=len(telemetry.assets))
+    whole = np.bincount(telemetry.asset_index[~missing.any(axis=1)], minlength=len(telemetry.assets))
+    unknown = np.flatnonzero((counts >= needed) & (whole < needed))
+    if len(unknown):
+        first = int(unknown[0])
+        often = missing[telemetry.asset_index == first].sum(axis=0)
+        most = ", ".join(names[i] for i in np.flatnonzero(often == often.max()))
+        others = _others(len(unknown) - 1)
+        yield (
+            f"{file}: {telemetry.assets[first]} has a reading of every regime signal in only {whole[first]} of its "
+            f"{counts[first]} rows, of the {needed} from which the models learn what is normal{others}; fill {most}, "
+            f"missing most often (with the last value, while it holds), or take it out of {DESCRIPTION}"
+        )
+
+
+def _others(count: int) -> str:
+    return f", and {count:,} more {'asset has' if count == 1 else 'assets have'} too few" if count else ""

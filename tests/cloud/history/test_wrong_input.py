@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from forewarn_cloud.history.assess import assess_table, model_for
 from forewarn_cloud.history.commands import register
 from forewarn_cloud.history.dataset import read_dataset
+from forewarn_models.asset_type import builtin_asset_type
 
 from .fleets import Fleet, wearing_fleet
 from .folders import DESCRIPTION, TELEMETRY, write_folder
@@ -473,6 +474,62 @@ def test_what_is_odd_is_told_and_used(tmp_path: Path, odd: str) -> None:
     result = _call("assess", folder, "--out", tmp_path / "a.csv")
     assert result.exit_code == 0, result.stderr
     assert [f"forewarn-cloud: warning: {told}" in line for line in result.stderr.splitlines()] == [True], result.stderr
+
+
+def _regimes(*readings: str) -> str:
+    """600 rows of p1 whose regime signal has these readings, over and over."""
+    rows = [line.split(",") for line in HEALTHY.splitlines()]
+    rows[1:] = [[asset, at, readings[i % len(readings)], v] for i, (asset, at, _, v) in enumerate(rows[1:])]
+    return "".join(",".join(row) + "\n" for row in rows)
+
+
+def _warnings(command: str, telemetry: str, folder: Path) -> list[str]:
+    result = _call(command, write_folder(folder, telemetry=telemetry), "--out", folder.with_suffix(".out"))
+    lines = [line.removeprefix("forewarn-cloud: ") for line in result.stderr.splitlines()]
+    return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize("command", ["assess", "fit"])
+def test_nothing_was_told_of_a_regime_without_readings_in_which_nothing_is_judged(tmp_path: Path, command: str) -> None:
+    missing, never = _warnings(command, _regimes(""), tmp_path / "d")
+    assert missing == "telemetry.csv, column speed_rpm: no reading; fill it, or take the signal out of dataset.toml"
+    assert never == (
+        "telemetry.csv: p1 has a reading of every regime signal in only 0 of its 600 rows, of the 500 from which the "
+        "models learn what is normal; fill speed_rpm, missing most often (with the last value, while it holds), or "
+        "take it out of dataset.toml"
+    )
+
+
+def test_nothing_was_told_of_a_regime_read_too_seldom_to_learn_what_is_normal(tmp_path: Path) -> None:
+    telemetry = _regimes("1500", "", "1501", "")
+    second = telemetry.partition("\n")[2].replace("p1,", "p2,")
+    (told,) = _warnings("assess", telemetry + second, tmp_path / "d")
+    assert "p1 has a reading of every regime signal in only 300 of its 600 rows, of the 500" in told
+    assert "and 1 more asset has too few; fill speed_rpm" in told
+    assert _warnings("assess", _regimes("1500", "1501", "1502", "1503", "1504", ""), tmp_path / "e") == []
+
+
+def test_another_column_was_blamed_where_a_shipped_type_has_its_signals_in_another_order(tmp_path: Path) -> None:
+    signals = builtin_asset_type("motor_fan").signals[::-1]
+    silent = next(signal for signal in signals if signal.role == "condition").name
+    tables = (f'[[signals]]\nname="{s.name}"\nunit="{s.unit}"\nrole="{s.role}"\n' for s in signals)
+    rows = [
+        ",".join(["f1", f"2026-01-01T00:00:{i:02}Z", *("" if s.name == silent else f"{i}" for s in signals)])
+        for i in (1, 2)
+    ]
+    header = ",".join(["asset_id", "observed_at", *(s.name for s in signals)])
+    folder = write_folder(
+        tmp_path / "d",
+        description='name = "fans"\nasset_type = "motor_fan"\n' + "".join(tables),
+        telemetry="\n".join([header, *rows]) + "\n",
+    )
+    told = [remark for remark in read_dataset(folder).remarks if "no reading" in remark]
+    assert told == [f"telemetry.csv, column {silent}: no reading; fill it, or take the signal out of dataset.toml"]
+
+
+def test_a_history_too_short_anyway_is_not_blamed_on_its_regime(tmp_path: Path) -> None:
+    (told,) = _warnings("assess", TELEMETRY, tmp_path / "d")
+    assert "p1 has only 2 of the 500 samples" in told
 
 
 HARMLESS: dict[str, Callable[[Path], None]] = {
