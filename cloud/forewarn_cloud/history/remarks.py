@@ -49,6 +49,11 @@ def _silent_signals(file: str, asset_type: AssetType, telemetry: Telemetry) -> I
             f"{file}, column {', '.join(constant['condition'])}: the same value in every row, which can show no fault; "
             f"check the sensor, or take the signal out of {DESCRIPTION}"
         )
+    if constant["regime"] and not asset_type.failure_modes:  # a type that has some would be lost with the signal
+        yield (
+            f"{file}, column {', '.join(constant['regime'])}: the same value in every row, which can explain nothing; "
+            f"take the signal out of {DESCRIPTION}"
+        )
 
 
 def _short_histories(file: str, needed: int, telemetry: Telemetry) -> Iterator[str]:

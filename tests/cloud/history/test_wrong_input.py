@@ -527,6 +527,13 @@ def test_another_column_was_blamed_where_a_shipped_type_has_its_signals_in_anoth
     assert told == [f"telemetry.csv, column {silent}: no reading; fill it, or take the signal out of dataset.toml"]
 
 
+def test_nothing_was_told_of_a_regime_that_never_changes(tmp_path: Path) -> None:
+    assert _warnings("assess", _regimes("1500"), tmp_path / "d") == [
+        "telemetry.csv, column speed_rpm: the same value in every row, which can explain nothing; take the signal out "
+        "of dataset.toml"
+    ]
+
+
 def test_a_history_too_short_anyway_is_not_blamed_on_its_regime(tmp_path: Path) -> None:
     (told,) = _warnings("assess", TELEMETRY, tmp_path / "d")
     assert "p1 has only 2 of the 500 samples" in told
