@@ -106,6 +106,10 @@ def evaluate(
     from forewarn_cloud.history.evaluate import Rules
     from forewarn_cloud.history.evaluate import evaluate as judge
 
+    if lead_min > lead_max:
+        raise typer.BadParameter(
+            f"{lead_min:g} is more than {lead_max:g}; give the least time first", param_hint="--lead-min and --lead-max"
+        )
     rules = Rules(lead_min_hours=lead_min, lead_max_hours=lead_max, within_s=within, rul_cap_hours=rul_cap)
     with _told():
         read = _read(dataset, assets)

@@ -192,6 +192,13 @@ def test_a_wearing_fleet_is_warned_of_and_the_figures_add_up(fleet: Path) -> Non
     assert found["rules"]["lead_max_hours"] == 200
 
 
+def test_minus_three_of_three_lives_were_warned_of_in_time(fleet: Path) -> None:
+    told = _call("evaluate", fleet, "--lead-min", 200, "--lead-max", 10)
+    assert told.exit_code == 2
+    assert "Invalid value for --lead-min and --lead-max: 200 is more than 10" in " ".join(told.stderr.split())
+    assert _call("evaluate", fleet, "--lead-min", 10, "--lead-max", 10, "--json").exit_code == 0
+
+
 def test_one_fits_on_some_machines_and_judges_on_others(fleet: Path, tmp_path: Path) -> None:
     fitted = _call("fit", fleet, "--out", tmp_path / "m", "--assets", "w[0-2]", "--assets", "w3")
     assert fitted.exit_code == 0, fitted.stderr
