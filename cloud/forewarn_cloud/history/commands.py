@@ -1,6 +1,9 @@
 """The offline commands: fit, assess, evaluate, backtest, plot."""
 
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -49,6 +52,7 @@ def fit(
     from forewarn_cloud.history.fit import fit_dataset, save_fit
 
     with _told():
+        _check_model_folder(out, dataset)
         read = _read(dataset, assets)
         with _progress("fitting", len(read.telemetry.t_ms)) as advance:
             fitted = fit_dataset(read, advance)
@@ -201,8 +205,20 @@ def _told() -> Iterator[None]:
         yield
     except (Invalid, WorldError) as error:
         raise _stop(str(error), CONFIGURATION) from None
-    except (DatasetError, ModelFolderError, KnowledgeError, OSError) as error:
+    except (DatasetError, ModelFolderError, KnowledgeError) as error:
         raise _stop(str(error), FAILED) from None
+    except OSError as error:
+        fix = _OTHERWISE.get(error.errno or 0, "check the path and what is there")
+        where = f"{error.filename}: " if error.filename else ""
+        raise _stop(f"{where}{(error.strerror or str(error)).lower()}; {fix}", FAILED) from None
+
+
+_OTHERWISE: Final = {
+    errno.EACCES: "change the permissions, or name another place",
+    errno.EPERM: "change the permissions, or name another place",
+    errno.EROFS: "name another place",
+    errno.ENOSPC: "make room, or name another place",
+}
 
 
 def _stop(message: str, status: int) -> typer.Exit:
@@ -258,8 +274,10 @@ def _settings(path: Path) -> str:
 
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorldError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise WorldError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); give a file") from None
+    except UnicodeDecodeError:
+        raise WorldError(f"{path}: not UTF-8; save the file as UTF-8") from None
 
 
 def _check_file(out: Path, dataset: Path) -> None:
@@ -271,6 +289,25 @@ def _check_file(out: Path, dataset: Path) -> None:
     if out.exists() and not out.is_file():
         raise _stop(f"{out}: is a device or a pipe, which would be replaced; name a file", FAILED)
     if not out.parent.is_dir():
-        raise _stop(f"{out.parent}: no such folder; create it first", FAILED)
+        problem = "no folder; name a file in one" if out.parent.exists() else "no such folder; create it first"
+        raise _stop(f"{out.parent}: {problem}", FAILED)
     if out.resolve() in {(dataset / name).resolve() for name in KNOWN}:
         raise _stop(f"{out}: is a file of the dataset, which would be replaced; name another file", FAILED)
+    _try_writing(out.parent)
+
+
+def _check_model_folder(out: Path, dataset: Path) -> None:
+    """Whether a model may be written there; before the work, not after it."""
+    if out.resolve() == dataset.resolve():
+        raise _stop(f"{out}: is the dataset; a model does not belong among the history, name another folder", FAILED)
+    nearest = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise _stop(f"{nearest}: is no folder; name another place for the model", FAILED)
+    _try_writing(nearest)
+
+
+def _try_writing(folder: Path) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:  # it names the file that was tried
+        raise OSError(error.errno, error.strerror, str(folder)) from None

@@ -207,6 +207,27 @@ def test_a_model_that_was_tampered_with_or_is_of_another_machine_is_refused(flee
     assert not (tmp_path / "a.csv").exists()
 
 
+def test_fit_learned_first_and_then_could_not_write(tmp_path: Path) -> None:
+    broken = write_folder(tmp_path / "d", telemetry="read this and fail\n")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "same").symlink_to("d")
+    for out, words in [
+        ("file", "file: is no folder; name another place"),
+        ("file/model", "file: is no folder; name another place"),
+        ("file/a/model", "file: is no folder; name another place"),
+        ("link", "link: is no folder; name another place"),
+        ("d", "d: is the dataset; a model does not belong among the history"),
+        ("same", "same: is the dataset; a model does not belong among the history"),
+    ]:
+        told = _call("fit", broken, "--out", tmp_path / out)
+        assert (told.exit_code, told.stderr.count("\n")) == (1, 1)
+        assert f"forewarn-cloud: {tmp_path}/{words}" in told.stderr
+    beside = _call("fit", broken, "--out", tmp_path / "d" / "models" / "a")
+    assert "telemetry.csv, line 1" in beside.stderr
+    assert not (broken / "models").exists()
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +251,42 @@ def test_mistakes_are_told_in_one_line_with_the_right_exit_status(fleet: Path, t
         assert (result.exit_code, words in result.stderr) == (status, True), result.stderr
         assert result.stdout == ""
         assert status == 2 or len(_complaints(result)) == 1
+
+
+def test_what_the_disk_refuses_was_told_without_the_path_or_what_to_do(fleet: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "manifest.json").mkdir()
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
+    for words, arguments in [
+        (f"{tmp_path}: cannot be read (is a directory); give a file", ("backtest", fleet, "--policy", tmp_path)),
+        (f"{tmp_path}/latin.toml: not UTF-8; save", ("backtest", fleet, "--world", tmp_path / "latin.toml")),
+        (f"{tmp_path}/file: no folder; name a file in one", ("assess", fleet, "--out", tmp_path / "file" / "a.csv")),
+        (f"{model}/manifest.json: is a directory; check the path", ("evaluate", fleet, "--model", model)),
+    ]:
+        told = _call(*arguments)
+        assert told.stderr.startswith(f"forewarn-cloud: {words}"), told.stderr
+        assert (told.exit_code in (1, 78), told.stderr.count("\n")) == (True, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_the_work_was_done_before_it_was_seen_that_a_folder_is_read_only(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    (tmp_path / "d").mkdir()
+    for arguments in [
+        ("assess", tmp_path / "d", "--out", closed / "a.csv"),
+        ("fit", tmp_path / "d", "--out", closed / "model"),
+    ]:
+        told = _call(*arguments)
+        assert (told.exit_code, told.stderr) == (
+            1,
+            f"forewarn-cloud: {closed}: permission denied; change the permissions, or name another place\n",
+        )
+    (tmp_path / "d" / "dataset.toml").touch(mode=0)
+    told = _call("assess", tmp_path / "d", "--out", tmp_path / "a.csv")
+    assert told.stderr.startswith(f"forewarn-cloud: {tmp_path}/d/dataset.toml: permission denied; change the perm")
 
 
 # --- real machines --------------------------------------------------------------------------------------------------
