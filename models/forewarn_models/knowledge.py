@@ -80,7 +80,8 @@ def fit_knowledge(asset_type: str, paths: Sequence[Path]) -> FleetKnowledge:
     censored = [path for path in paths if not path.failed and len(path.hours)]
     if len(failed) < FEWEST_FAILURES:
         raise KnowledgeError(
-            f"failures.csv: {len(failed)} histories end in a failure; at least {FEWEST_FAILURES} are needed: "
+            f"failures.csv: {len(failed)} {'history ends' if len(failed) == 1 else 'histories end'} in a failure; "
+            f"at least {FEWEST_FAILURES} are needed: "
             "add machines that failed, each with its telemetry until then and a row asset_id, failed_at, failure_mode"
         )
     at_failure = np.array([math.log(max(_end(path), 1e-3)) for path in failed])
@@ -127,8 +128,8 @@ def _curve(severity: Floats, rul: Floats) -> tuple[Floats, Floats, Floats]:
     """Knots of severity with the mean and spread of the logarithm of remaining hours near them, never rising."""
     if len(severity) < 10 * _KNOTS:
         raise KnowledgeError(
-            f"only {len(severity)} samples before the failures show evidence of a fault; at least {10 * _KNOTS} are "
-            "needed: give longer histories, or check that the signals react to the fault"
+            f"too few samples before the failures show evidence of a fault: {len(severity)} of at least {10 * _KNOTS} "
+            "that are needed; give longer histories, or check that the signals react to the fault"
         )
     knots = np.unique(np.quantile(severity, np.linspace(0.02, 0.98, _KNOTS)))
     width = max(float(knots[-1] - knots[0]) / _KNOTS, _NARROWEST)

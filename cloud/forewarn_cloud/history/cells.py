@@ -17,11 +17,15 @@ from forewarn_models.asset_type import IDENTIFIER
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+_US: Final = timedelta(microseconds=1)
+US_PER_MS: Final = 1000
 END_MS: Final = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MS
 """No time is this late; a year that is must be a slip of the pen."""
 MAX_READING: Final = 3.4e38
 """What float32 on the wire can hold; no sensor tells more."""
 _SHOWN: Final = 40
+_GZIP: Final = b"\x1f\x8b"
+_ZIP: Final = b"PK\x03\x04"
 _EXAMPLE: Final = "write it like 2026-01-31T08:00:00Z"
 Advance = Callable[[int], None]
 """Told how many more bytes of a file are read."""
@@ -32,7 +36,12 @@ class DatasetError(ValueError):
 
 
 def instant_ms(text: str) -> int:
-    """Epoch milliseconds of an ISO 8601 instant with its zone; what is finer than a millisecond is cut off.
+    """As `instant_us`, in milliseconds; what is finer is cut off."""
+    return instant_us(text) // US_PER_MS
+
+
+def instant_us(text: str) -> int:
+    """Epoch microseconds of an ISO 8601 instant with its zone; what is finer is cut off.
 
     Raises:
         ValueError: it is no instant, or has no zone.
@@ -43,10 +52,10 @@ def instant_ms(text: str) -> int:
         raise ValueError(f"{shown(text)} is no ISO 8601 time{_seconds_hint(text)}; {_EXAMPLE}") from None
     if instant.tzinfo is None:
         raise ValueError(f"{shown(text)} has no time zone; give UTC with a Z at the end; {_EXAMPLE}")
-    at_ms = (instant - _EPOCH) // _MS
-    if not 0 <= at_ms < END_MS:
-        raise ValueError(f"{shown(text)} is {'before 1970' if at_ms < 0 else 'after 2199'}; correct the year")
-    return at_ms
+    at_us = (instant - _EPOCH) // _US
+    if not 0 <= at_us < END_MS * US_PER_MS:
+        raise ValueError(f"{shown(text)} is {'before 1970' if at_us < 0 else 'after 2199'}; correct the year")
+    return at_us
 
 
 def _seconds_hint(text: str) -> str:
@@ -69,7 +78,12 @@ def number(text: str) -> float:
     except ValueError:
         comma = "write the decimals with a point, or " if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", stripped) else ""
         raise ValueError(f"{shown(text)} is not a number; {comma}leave the cell empty if it is missing") from None
-    if math.isinf(value) or "_" in stripped or not stripped.isascii():
+    if "_" in stripped or not stripped.isascii():
+        raise ValueError(
+            f"{shown(text)} is not a number as written here; use the digits 0 to 9 without _, "
+            "or leave the cell empty if it is missing"
+        )
+    if math.isinf(value):
         raise ValueError(f"{shown(text)} is not a finite number; leave the cell empty if it is missing")
     if abs(value) > MAX_READING:
         raise ValueError(f"{shown(text)} is more than a sensor can tell; leave the cell empty if it is missing")
@@ -108,6 +122,10 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of a file: its name and how a cell is read."""
@@ -133,10 +151,13 @@ def read_rows(path: Path, columns: tuple[Column, ...], advance: Advance = lambda
         DatasetError: a column is missing, unknown or doubled, a row is too short or long, or a cell cannot be read.
     """
     begun = 1
+    _refuse_other_kinds(path)
     with open_binary(path, advance) as packed, _text(path, packed) as stream:
         reader = csv.reader(stream, strict=True)
         try:
             header = next((cells for cells in reader if cells), [])
+            if any("\0" in name for name in header):
+                raise DatasetError(f"{path.name}: not UTF-8 text (it holds NUL bytes); save the file as UTF-8")
             where = places(f"{path.name}, line {max(reader.line_num, 1)}", tuple(header), columns)
             begun = reader.line_num + 1
             for cells in reader:
@@ -147,10 +168,8 @@ def read_rows(path: Path, columns: tuple[Column, ...], advance: Advance = lambda
             raise DatasetError(f"{path.name}, line {begun}: {error}; check the quotes") from None
         except UnicodeDecodeError:
             raise DatasetError(f"{path.name}{_undecodable(path)}: not UTF-8; save the file as UTF-8") from None
-        except gzip.BadGzipFile:
-            raise DatasetError(f"{path.name}{_after(begun)}: not compressed; compress the file with gzip") from None
-        except (EOFError, zlib.error):
-            raise DatasetError(f"{path.name}{_after(begun)}: damaged or cut off; compress it again with gzip") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            raise DatasetError(f"{path.name}{_after(begun)}: damaged or cut off; copy or compress it again") from None
 
 
 def _after(begun: int) -> str:
@@ -197,8 +216,8 @@ def _row(place: str, line: int, width: int, cells: list[str], where: tuple[tuple
         raise DatasetError(f"{place}: all cells are empty; remove the line")
     if len(cells) != width:
         raise DatasetError(
-            f"{place}: {len(cells)} cells, but the header has {width} columns; leave missing cells empty between their "
-            "commas, and write decimals with a point"
+            f"{place}: {counted(len(cells), 'cell')}, but the header has {width} columns; leave missing cells empty "
+            "between their commas, and write decimals with a point"
         )
     return Row(
         line=line,
@@ -239,6 +258,23 @@ def open_binary(path: Path, advance: Advance = lambda _: None) -> BinaryIO:
     if path.is_dir():
         raise DatasetError(f"{path.name}: is a folder; put a file of that name in its place")
     return io.BufferedReader(_Counted(path, advance), 1 << 20)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """
+    Raises:
+        DatasetError: it is compressed though its name says no, or is not though it says yes.
+    """
+    with open_binary(path) as file:
+        first = file.read(4)
+    if path.suffix == ".gz":
+        if first and not first.startswith(_GZIP):
+            raise DatasetError(f"{path.name}: not compressed; compress the file with gzip")
+    elif first.startswith(_GZIP):
+        name_it = f"name it {path.name}.gz" if path.name == "telemetry.csv" else "unpack it"
+        raise DatasetError(f"{path.name}: compressed with gzip; {name_it}")
+    elif first == _ZIP:
+        raise DatasetError(f"{path.name}: a zip archive or a spreadsheet; unpack it, or save it as CSV")
 
 
 def _text(path: Path, packed: BinaryIO) -> TextIO:

@@ -50,12 +50,16 @@ def fit(
 ) -> None:
     """Learn from the histories of machines that failed."""
     from forewarn_cloud.history.fit import fit_dataset, save_fit
+    from forewarn_models.knowledge import KnowledgeError
 
     with _told():
         _check_model_folder(out, dataset)
         read = _read(dataset, assets)
-        with _progress("fitting", len(read.telemetry.t_ms)) as advance:
-            fitted = fit_dataset(read, advance)
+        try:
+            with _progress("fitting", len(read.telemetry.t_ms)) as advance:
+                fitted = fit_dataset(read, advance)
+        except KnowledgeError as error:
+            raise _stop(f"{dataset}: {error}", FAILED) from None
         manifest = save_fit(out, read, fitted)
     typer.echo(f"{out}: learned {manifest.asset_type} from {manifest.lives} lives that ended in a failure")
     if fitted.fleet_model_missing:
@@ -69,6 +73,7 @@ def assess(
 ) -> None:
     """Stream a dataset through the pipeline of the agent and write what it says of every sample."""
     from forewarn_cloud.history.assess import assess_table, write_assessments
+    from forewarn_cloud.history.cells import counted
     from forewarn_models.assessment import Condition
 
     with _told():
@@ -81,7 +86,7 @@ def assess(
             write_assessments(out, read, table, advance)
     alarmed = len(set(read.telemetry.asset_index[table.condition == Condition.ALARM].tolist()))
     typer.echo(
-        f"{out}: {len(table.condition)} samples of {len(read.telemetry.assets)} assets "
+        f"{out}: {counted(len(table.condition), 'sample')} of {counted(len(read.telemetry.assets), 'asset')} "
         f"({read.asset_type.asset_type}); {alarmed} of them with an ALARM"
     )
 
@@ -171,6 +176,7 @@ def plot(
     language: Annotated[Literal["en", "zh"], typer.Option("--language", help="Of the words in the picture.")] = "en",
 ) -> None:
     """Draw one history: signals, anomaly score, condition, health and remaining life beside the truth."""
+    from forewarn_cloud.history.cells import counted
     from forewarn_cloud.history.plot import FORMATS, save_picture
     from forewarn_cloud.history.story import only_asset, tell_story
 
@@ -186,7 +192,7 @@ def plot(
             story = tell_story(read, kernel, asset, advance)
         with _progress("drawing", None):
             save_picture(out, story, language)
-    typer.echo(f"{out}: {len(story.t_ms)} samples of {asset}, {len(story.alarms)} times an ALARM")
+    typer.echo(f"{out}: {counted(len(story.t_ms), 'sample')} of {asset}, {counted(len(story.alarms), 'time')} an ALARM")
 
 
 # --- what the commands share ----------------------------------------------------------------------------------------
@@ -198,14 +204,13 @@ def _told() -> Iterator[None]:
     from forewarn_cloud.errors import Invalid
     from forewarn_cloud.history.cells import DatasetError
     from forewarn_cloud.history.world import WorldError
-    from forewarn_models.knowledge import KnowledgeError
     from forewarn_models.model_folder import ModelFolderError
 
     try:
         yield
     except (Invalid, WorldError) as error:
         raise _stop(str(error), CONFIGURATION) from None
-    except (DatasetError, ModelFolderError, KnowledgeError) as error:
+    except (DatasetError, ModelFolderError) as error:
         raise _stop(str(error), FAILED) from None
     except OSError as error:
         fix = _OTHERWISE.get(error.errno or 0, "check the path and what is there")

@@ -23,7 +23,7 @@ from forewarn_cloud.history.cells import (
     wording,
 )
 from forewarn_cloud.history.description import DESCRIPTION, Description, read_description
-from forewarn_cloud.history.remarks import remarks
+from forewarn_cloud.history.remarks import KNOWN, remarks
 from forewarn_cloud.history.telemetry import Telemetry, read_telemetry
 from forewarn_models.asset_type import AssetType
 
@@ -90,6 +90,9 @@ def read_dataset(folder: Path, advance: Advance = lambda _: None) -> Dataset:
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
         raise DatasetError(f"{folder}: {problem}; give a folder with {DESCRIPTION} and telemetry.csv")
+    for link in (folder / name for name in KNOWN):
+        if link.is_symlink() and not link.exists():
+            raise DatasetError(f"{link.name}: a link to {link.readlink()}, which is not there; correct or remove it")
     description, asset_type = read_description(folder / DESCRIPTION)
     telemetry = read_telemetry(folder, asset_type.signal_names, advance)
     recorded = _recorded(telemetry)
@@ -139,8 +142,9 @@ def _read_failures(path: Path, recorded: Recorded, told: list[str]) -> tuple[Fai
         lines[asset, failed_ms] = row.line
         first_ms, last_ms = recorded[asset]
         where = f"{path.name}, line {row.line}, column failed_at: {asset}"
-        if failed_ms < first_ms:
-            early.append(f"{where} failed before its first sample, so nothing is learned from it; check the time")
+        if failed_ms <= first_ms:
+            when = "before" if failed_ms < first_ms else "at"
+            early.append(f"{where} failed {when} its first sample, so nothing is learned from it; check the time")
         elif failed_ms - last_ms > max(last_ms - first_ms, _DAY_MS):
             late.append(f"{where} failed long after its last sample; check the time")
     told.extend((*_in_one(early), *_in_one(late)))
@@ -212,4 +216,5 @@ def _rows(path: Path, columns: tuple[Column, ...], recorded: Recorded) -> Iterat
 def _in_one(messages: list[str]) -> Iterable[str]:
     """The first of many messages of the same kind, and how many more there are."""
     if messages:
-        yield messages[0] + (f" ({len(messages) - 1:,} more rows like this)" if len(messages) > 1 else "")
+        more = len(messages) - 1
+        yield messages[0] + (f" ({more:,} more {'row' if more == 1 else 'rows'} like this)" if more else "")

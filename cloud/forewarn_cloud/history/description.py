@@ -31,7 +31,7 @@ _KEY: Final = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=")
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the models are set for this dataset; None leaves the default."""
 
-    baseline_samples: Annotated[int, msgspec.Meta(ge=2)] | None = None
+    baseline_samples: int | None = None
     false_alarms_per_asset_month: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def given(self) -> dict[str, Any]:

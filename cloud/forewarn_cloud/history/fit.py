@@ -1,5 +1,6 @@
 """Learn from the histories of machines that failed, and keep what was learned in a model folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,8 +10,8 @@ from forewarn_cloud.history.assess import Advance, AssessmentTable, assess_table
 from forewarn_cloud.history.dataset import Dataset
 from forewarn_cloud.history.lives import MS_PER_HOUR, Life, split_lives
 from forewarn_cloud.history.model_folder import save_model_folder
-from forewarn_models.assessment import Condition
-from forewarn_models.knowledge import FleetKnowledge, fit_knowledge, save_knowledge
+from forewarn_models.assessment import Condition, Maturity
+from forewarn_models.knowledge import FEWEST_FAILURES, FleetKnowledge, KnowledgeError, fit_knowledge, save_knowledge
 from forewarn_models.knowledge import Path as SeverityPath
 from forewarn_models.model_folder import SCHEMA, Manifest
 
@@ -25,14 +26,33 @@ def fit_dataset(dataset: Dataset, advance: Advance = lambda _: None) -> FleetKno
 
     kernel, lives = model_for(dataset, None), split_lives(dataset)
     table = assess_table(dataset, kernel, advance)
-    knowledge = fit_knowledge(
-        dataset.asset_type.asset_type, [_path(dataset, life, table) for life in lives if len(life.rows)]
-    )
+    paths = [_path(dataset, life, table) for life in lives if len(life.rows)]
+    try:
+        knowledge = fit_knowledge(dataset.asset_type.asset_type, paths)
+    except KnowledgeError as error:
+        raise KnowledgeError(_never_judged(kernel.settings.baseline_samples, lives, table) or str(error)) from None
     try:
         model = fit_fleet_model(dataset, kernel, lives, knowledge.life_shape, knowledge.life_scale_hours)
     except TooFewLives as error:
         return msgspec.structs.replace(knowledge, fleet_model_missing=str(error))
     return msgspec.structs.replace(knowledge, fleet_model=model)
+
+
+def _never_judged(needed: int, lives: Sequence[Life], table: AssessmentTable) -> str | None:
+    """Why no life that ended in a failure was ever judged, where that is so and they are enough."""
+    failed = [life.rows for life in lives if life.failure is not None]
+    if len(failed) < FEWEST_FAILURES or (table.maturity[np.concatenate(failed)] != Maturity.LEARNING).any():
+        return None
+    longest = max(map(len, failed))
+    if longest < needed:
+        return (
+            f"no life that ended in a failure has the {needed} samples from which the models learn what is normal, the "
+            f"longest has {longest}; give longer histories, or lower calibration.baseline_samples"
+        )
+    return (
+        f"of no life that ended in a failure are there {needed} samples from which the models learn what is normal; "
+        "check the regime signals, without which no sample counts, or lower calibration.baseline_samples"
+    )
 
 
 def save_fit(folder: Path, dataset: Dataset, knowledge: FleetKnowledge) -> Manifest:

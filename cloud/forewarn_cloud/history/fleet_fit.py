@@ -90,7 +90,8 @@ def fit_fleet_model(
     """
     failed = [life for life in lives if life.failure is not None and len(life.rows) > 1]
     if len(failed) < FEWEST_LIVES:
-        raise TooFewLives(f"failures.csv: {len(failed)} lives end in a failure; at least {FEWEST_LIVES} are needed")
+        end = "life ends" if len(failed) == 1 else "lives end"
+        raise TooFewLives(f"failures.csv: {len(failed)} {end} in a failure; at least {FEWEST_LIVES} are needed")
     median_hours = life_scale_hours * math.log(2.0) ** (1.0 / life_shape)
     layout = kernel.layout
     readings = [_readings(dataset, kernel, life) for life in failed]

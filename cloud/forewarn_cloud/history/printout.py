@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forewarn_cloud.history.backtest import Scorecard
+from forewarn_cloud.history.cells import counted
 from forewarn_cloud.history.evaluate import (
     Evaluation,
     FalseAlarms,
@@ -23,8 +24,9 @@ from forewarn_cloud.history.scorecard import Bill, Quantiles
 def print_scorecard(card: Scorecard, console: Console | None = None) -> None:
     out = console or Console()
     out.print(
-        f"[bold]{card.dataset}[/bold]: {card.assets} assets ({card.asset_type}), {card.lives} lives, "
-        f"{card.samples} samples; policy {card.policy.name}, seed {card.seed}"
+        f"[bold]{card.dataset}[/bold]: {counted(card.assets, 'asset')} ({card.asset_type}), "
+        f"{card.lives} {'life' if card.lives == 1 else 'lives'}, {counted(card.samples, 'sample')}; "
+        f"policy {card.policy.name}, seed {card.seed}"
     )
     out.print(_facts(card))
     out.print(_bills(card))
@@ -35,7 +37,8 @@ def print_scorecard(card: Scorecard, console: Console | None = None) -> None:
 def print_evaluation(found: Evaluation, console: Console | None = None) -> None:
     out = console or Console()
     out.print(
-        f"[bold]{found.dataset}[/bold]: {found.assets} assets ({found.asset_type}), {found.samples} samples; "
+        f"[bold]{found.dataset}[/bold]: {counted(found.assets, 'asset')} ({found.asset_type}), "
+        f"{counted(found.samples, 'sample')}; "
         f"{'with' if found.fitted else 'without'} fleet knowledge"
     )
     table = Table("", "", show_header=False)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from forewarn_cloud.history.cells import (
     END_MS,
     MAX_READING,
+    US_PER_MS,
     Advance,
     Column,
     DatasetError,
     identifier,
-    instant_ms,
+    instant_us,
     number,
     open_binary,
     places,
@@ -98,7 +99,7 @@ def read_telemetry(folder: Path, signals: tuple[str, ...], advance: Advance = la
 def _columns(signals: tuple[str, ...]) -> tuple[Column, ...]:
     return (
         Column(name="asset_id", read=identifier),
-        Column(name="observed_at", read=instant_ms),
+        Column(name="observed_at", read=instant_us),
         *(Column(name=signal, read=number, signal=True) for signal in signals),
     )
 
@@ -108,7 +109,7 @@ def _columns(signals: tuple[str, ...]) -> tuple[Column, ...]:
 
 def _read_csv(path: Path, signals: tuple[str, ...], advance: Advance) -> Telemetry:
     fast = _read_csv_fast(path, signals, advance)
-    if fast is None or next(_faults(fast, signals, str), None):
+    if fast is None or next(_faults(fast, signals, str, lambda *_: False), None):
         return read_csv_by_row(path, signals)
     return fast
 
@@ -138,20 +139,20 @@ def _read_csv_fast(path: Path, signals: tuple[str, ...], advance: Advance) -> Te
 def read_csv_by_row(path: Path, signals: tuple[str, ...], advance: Advance = lambda _: None) -> Telemetry:
     """The reference reading: slow, and every mistake is told with its line and column."""
     index = dict[str, int]()
-    asset_index, t_ms, values, lines = list[int](), list[int](), list[tuple[float, ...]](), list[int]()
+    asset_index, t_us, values, lines = list[int](), list[int](), list[tuple[float, ...]](), list[int]()
     for row in read_rows(path, _columns(signals), advance):
-        asset, at_ms, *readings = row.cells
+        asset, at_us, *readings = row.cells
         asset_index.append(index.setdefault(asset, len(index)))
-        t_ms.append(at_ms)
+        t_us.append(at_us)
         values.append(tuple(readings))
         lines.append(row.line)
     telemetry = Telemetry(
         assets=tuple(index),
         asset_index=np.array(asset_index, np.int32),
-        t_ms=np.array(t_ms, np.int64),
-        values=np.array(values, np.float64).reshape(len(t_ms), len(signals)),
+        t_ms=np.array(t_us, np.int64) // US_PER_MS,
+        values=np.array(values, np.float64).reshape(len(t_us), len(signals)),
     )
-    _check(path.name, telemetry, signals, lambda row: f"line {lines[row]}")
+    _check(path.name, telemetry, signals, lambda row: f"line {lines[row]}", lambda a, b: t_us[a] != t_us[b])
     return telemetry
 
 
@@ -168,12 +169,17 @@ def _read_parquet(path: Path, signals: tuple[str, ...], advance: Advance) -> Tel
             places(path.name, tuple(file.schema_arrow.names), _columns(signals))
             _check_types(path.name, file.schema_arrow, signals)
             telemetry = _gather(file.iter_batches(), signals)
+            _check(path.name, telemetry, signals, lambda row: f"row {row + 1}", lambda a, b: _apart(file, a, b))
         except _Refused as error:
             raise DatasetError(f"{path.name}, {error}") from None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise DatasetError(f"{path.name}: cannot be read ({error}); write the file again") from None
-    _check(path.name, telemetry, signals, lambda row: f"row {row + 1}")
     return telemetry
+
+
+def _apart(file: Any, row: int, other: int) -> bool:
+    times = file.read(["observed_at"]).column(0)
+    return bool(times[row] != times[other])
 
 
 def _check_types(file: str, schema: Any, signals: tuple[str, ...]) -> None:
@@ -232,14 +238,25 @@ def _arrays(
     return known[names.indices.to_numpy()], times.cast(pa.int64()).to_numpy() // _NS_PER_MS, values
 
 
-def _check(file: str, telemetry: Telemetry, signals: tuple[str, ...], place: Callable[[int], str]) -> None:
-    fault = next(_faults(telemetry, signals, place), None)
+def _check(
+    file: str,
+    telemetry: Telemetry,
+    signals: tuple[str, ...],
+    place: Callable[[int], str],
+    apart: Callable[[int, int], bool],
+) -> None:
+    fault = next(_faults(telemetry, signals, place, apart), None)
     if fault is not None:
         raise DatasetError(f"{file}, {fault}")
 
 
-def _faults(telemetry: Telemetry, signals: tuple[str, ...], place: Callable[[int], str]) -> Iterator[str]:
-    """The first row that breaks each rule, and how; `place` says where the row of a number stands."""
+def _faults(
+    telemetry: Telemetry, signals: tuple[str, ...], place: Callable[[int], str], apart: Callable[[int, int], bool]
+) -> Iterator[str]:
+    """The first row that breaks each rule, and how.
+
+    `place` says where the row of a number stands, `apart` whether two rows of one millisecond were not of one time.
+    """
     for i, name in enumerate(telemetry.assets):
         if not IDENTIFIER.fullmatch(name):
             row = int(np.argmax(telemetry.asset_index == i))
@@ -253,21 +270,25 @@ def _faults(telemetry: Telemetry, signals: tuple[str, ...], place: Callable[[int
     unlikely = (telemetry.t_ms < 0) | (telemetry.t_ms >= END_MS)
     if unlikely.any():
         yield f"{place(int(np.argmax(unlikely)))}, column observed_at: before 1970 or after 2199; correct the year"
-    yield from _repeats(telemetry, place)
+    yield from _repeats(telemetry, place, apart)
     yield from _steps_back(telemetry, place)
 
 
-def _repeats(telemetry: Telemetry, place: Callable[[int], str]) -> Iterator[str]:
+def _repeats(telemetry: Telemetry, place: Callable[[int], str], apart: Callable[[int, int], bool]) -> Iterator[str]:
     """The first row with the asset and the time of an earlier one."""
     order = np.lexsort((telemetry.t_ms, telemetry.asset_index))
     found, before, count = _first_pair(telemetry, order, np.diff(telemetry.t_ms[order]) == 0)
     if found is not None:
         same = np.array_equal(telemetry.values[found], telemetry.values[before], equal_nan=True)
         fix = "the same values; remove one of the two" if same else "other values; keep the right one of the two"
+        what = "rows are there twice"
+        if apart(found, before):
+            fix = "times kept to the millisecond; give features of such fast data, or fewer samples"
+            what = "rows follow so fast"
         asset = telemetry.assets[telemetry.asset_index[found]]
         yield (
             f"{place(found)}, column observed_at: {asset} has a row for this time already, {place(before)}, with {fix}"
-            f"{_all(count, 'rows are there twice')}"
+            f"{_all(count, what)}"
         )
 
 

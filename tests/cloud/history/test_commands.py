@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from forewarn_cloud.history.commands import register
 
 from .fleets import Fleet, wearing_fleet
-from .folders import write_folder
+from .folders import TELEMETRY, write_folder
 
 
 def _call(*arguments: object) -> Result:
@@ -191,8 +191,27 @@ def test_fit_says_what_it_needs(tmp_path: Path) -> None:
     few = Fleet().add("w0", 500, fails=True).add("h0", 500, fails=False).write(tmp_path / "d")
     result = _call("fit", few, "--out", tmp_path / "m")
     assert result.exit_code == 1
-    assert "failures.csv: 1 histories end in a failure; at least 3 are needed: add machines" in result.stderr
+    assert "failures.csv: 1 history ends in a failure; at least 3 are needed: add machines" in result.stderr
     assert not (tmp_path / "m").exists()
+
+
+def test_fit_did_not_say_of_which_history_it_could_learn_nothing(tmp_path: Path) -> None:
+    fleet = Fleet()
+    for i in range(3):
+        fleet.add(f"w{i}", 90, fails=True)
+    result = _call("fit", fleet.write(tmp_path / "d"), "--out", tmp_path / "m")
+    assert result.exit_code == 1
+    (told,) = _complaints(result)
+    assert told.startswith(f"forewarn-cloud: {tmp_path}/d: no life that ended in a failure has the 100 samples")
+
+
+def test_a_single_sample_was_told_as_several(tmp_path: Path) -> None:
+    folder = write_folder(
+        tmp_path / "d", telemetry="".join(TELEMETRY.splitlines(keepends=True)[:2]), failures="asset_id,failed_at\n"
+    )
+    assert "a.csv: 1 sample of 1 asset (small" in _call("assess", folder, "--out", tmp_path / "a.csv").stdout
+    assert "1 asset (small_pump), 1 life, 1 sample;" in " ".join(_call("backtest", folder).stdout.split())
+    assert "1 asset (small_pump), 1 sample;" in " ".join(_call("evaluate", folder).stdout.split())
 
 
 def test_a_model_that_was_tampered_with_or_is_of_another_machine_is_refused(fleet: Path, tmp_path: Path) -> None:

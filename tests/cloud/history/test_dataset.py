@@ -132,7 +132,7 @@ GOOD = "p1,2026-01-01T00:00:00Z,1,2\n"
         (HEAD + "p1,2026-01-01T00:00:00Z,1,high\n", "line 2, column vibration_mm_s: 'high' is not a number"),
         (HEAD + 'p1,2026-01-01T00:00:00Z,1,"1,5"\n', "line 2, column vibration_mm_s: '1,5' is not a number"),
         (HEAD + "p1,2026-01-01T00:00:00Z,inf,2\n", "line 2, column speed_rpm: 'inf' is not a finite number"),
-        (HEAD + "p1,2026-01-01T00:00:00Z,1_0,2\n", "line 2, column speed_rpm: '1_0' is not a finite number"),
+        (HEAD + "p1,2026-01-01T00:00:00Z,1_0,2\n", "line 2, column speed_rpm: '1_0' is not a number as written here"),
         (HEAD + GOOD + "\n" + GOOD, "line 4, column observed_at: p1 has a row for this time already, line 2"),
         (HEAD + "p1,2026-01-01T01:00:00Z,1,2\n" + GOOD, "line 3, column observed_at: p1 is earlier than in line 2"),
         (HEAD + GOOD + "p1,2026-01-01T01:00:00Z,1\n", "line 3: 3 cells, but the header has 4 columns"),
@@ -203,7 +203,7 @@ def test_mistakes_in_events_are_told(tmp_path: Path, stem: str, text: str, wrong
         (DESCRIPTION + 'colour = "red"\n', "line 13, signals[1].colour: unknown key; remove it"),
         (
             DESCRIPTION + "[calibration]\nbaseline_samples = 0\n",
-            "line 14, calibration.baseline_samples: Expected `int` >= 2",
+            "line 14, calibration.baseline_samples: give 10 to 1000000",
         ),
         (DESCRIPTION.replace("vibration_mm_s", "vibration.mm"), "line 11, signals[1].name: vibration.mm: use letters"),
         (
@@ -241,7 +241,7 @@ def test_a_cut_off_archive_is_told(tmp_path: Path) -> None:
     packed = compress(folder / "telemetry.csv")
     packed.write_bytes(packed.read_bytes()[:-400])
     with pytest.raises(
-        DatasetError, match=r"telemetry\.csv\.gz, after line \d+: damaged or cut off; compress it again"
+        DatasetError, match=r"telemetry\.csv\.gz, after line \d+: damaged or cut off; copy or compress it again"
     ):
         read_dataset(folder)
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from forewarn_cloud.history.assess import assess_table, model_for
 from forewarn_cloud.history.dataset import Dataset, read_dataset
+from forewarn_cloud.history.description import Calibration
 from forewarn_cloud.history.evaluate import Rules, first_alarms
 from forewarn_cloud.history.fit import fit_dataset, save_fit
 from forewarn_cloud.history.fleet_fit import FEWEST_LIVES
@@ -74,6 +76,11 @@ def fleet(folder: Path, lives: list[int], *, failing: int | None = None, constan
         folder, description=DESCRIPTION, telemetry="\n".join(lines) + "\n", failures="\n".join(failures) + "\n"
     )
     return read_dataset(folder)
+
+
+def with_baseline(dataset: Dataset, samples: int) -> Dataset:
+    calibration = Calibration(baseline_samples=samples)
+    return replace(dataset, description=msgspec.structs.replace(dataset.description, calibration=calibration))
 
 
 def _iso(hours: int) -> str:
@@ -172,6 +179,26 @@ def test_a_machine_with_other_signals_is_refused(drills: Dataset, learned: Fleet
         load_model_folder(tmp_path, other)
 
 
+@pytest.mark.parametrize(
+    ("signals", "told"),
+    [
+        ("load_pct heat_c torque_nm label", r"learned with torque_nm \(condition\) where this machine has heat_c"),
+        ("load_pct torque_nm label heat_c", r"learned with heat_c \(condition\) where this machine has label"),
+        ("torque_nm heat_c load_pct label", r"label \(condition\) where this machine has load_pct \(regime\)"),
+    ],
+)
+def test_it_was_not_told_which_signal_is_in_another_order_or_role(
+    drills: Dataset, learned: FleetKnowledge, tmp_path: Path, signals: str, told: str
+) -> None:
+    save_fit(tmp_path, drills, learned)
+    regimes = {"load_pct", "label"} if signals.startswith("torque") else {"load_pct"}
+    other = tuple(
+        Signal(name=name, unit="1", role="regime" if name in regimes else "condition") for name in signals.split()
+    )
+    with pytest.raises(ModelFolderError, match=told):
+        load_model_folder(tmp_path, generic_asset_type(other, "test_drill"))
+
+
 def test_with_few_failures_the_curve_is_learned_and_it_is_said_what_more_needs(tmp_path: Path) -> None:
     learned = fit_dataset(fleet(tmp_path, LIVES, failing=6))
     assert learned.failures == 6
@@ -227,8 +254,24 @@ def test_signals_that_never_change_are_told(tmp_path: Path) -> None:
         fit_dataset(fleet(tmp_path, LIVES, constant=True))
 
 
+def test_a_baseline_longer_than_every_history_was_told_as_signals_that_react_to_nothing(tmp_path: Path) -> None:
+    dataset = fleet(tmp_path, LIVES)
+    told = (
+        "no life that ended in a failure has the 900 samples .*, the longest has 235; give longer histories, or lower"
+    )
+    with pytest.raises(KnowledgeError, match=told):
+        fit_dataset(with_baseline(dataset, 900))
+
+
+def test_a_regime_without_readings_was_told_as_signals_that_react_to_nothing(tmp_path: Path) -> None:
+    dataset = fleet(tmp_path, LIVES)
+    dataset.telemetry.values[:, 0] = np.nan
+    with pytest.raises(KnowledgeError, match=r"are there 30 samples from which .* normal; check the regime signals"):
+        fit_dataset(dataset)
+
+
 def test_one_row_is_told(tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match="1 histories end in a failure; at least 3 are needed"):
+    with pytest.raises(KnowledgeError, match="1 history ends in a failure; at least 3 are needed"):
         fit_dataset(fleet(tmp_path, [1]))
 
 

@@ -44,7 +44,7 @@ def test_the_same_history_is_the_same_picture(fleet: Path, tmp_path: Path, kind:
     for out in (one, other):
         result = _call("plot", fleet, "--asset", "w1", "--out", out)
         assert (result.exit_code, result.stderr) == (0, "")
-        assert "550 samples of w1, 1 times an ALARM" in result.stdout
+        assert "550 samples of w1, 1 time an ALARM" in result.stdout
     assert one.read_bytes() == other.read_bytes()
     assert one.read_bytes().startswith(b"\x89PNG" if kind == "png" else b"<?xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == [one.name, other.name]

@@ -2,6 +2,7 @@
 allowed but probably not meant is told; and no reading, however odd, makes a score that is no number."""
 
 import gzip
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,25 @@ def _parquet(change: Callable[[pa.Table], pa.Table], keep: int | None = None) ->
         path.write_bytes(path.read_bytes()[:keep])
 
     return write
+
+
+def _zip(name: str) -> Callable[[Path], None]:
+    """A file in the archive that takes its name."""
+
+    def pack(folder: Path) -> None:
+        content = (folder / name).read_text()
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr(name, content)
+
+    return pack
+
+
+def _link(name: str) -> Callable[[Path], None]:
+    def link(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("gone/away.csv")
+
+    return link
 
 
 def _column(name: str, change: Callable[[pa.ChunkedArray], pa.Array]) -> Callable[[Path], None]:
@@ -224,7 +244,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "1e400": (_reading("1e400"), "line 4, column vibration_mm_s: '1e400' is not a finite number", "leave the cell"),
     "1e300": (_reading("1e300"), "line 4, column vibration_mm_s: '1e300' is more than a sensor", "leave the cell"),
     "an integer of 400 digits": (_reading("9" * 400), "line 4, column vibration_mm_s: '9999", "leave the cell empty"),
-    "digits of another script": (_reading("１２"), "line 4, column vibration_mm_s: '１２' is not", "leave the cell"),
+    "digits of another script": (
+        _reading("１２"),
+        "column vibration_mm_s: '１２' is not a number as",
+        "leave the cell",
+    ),
     "decimal comma": (
         _reading('"2,75"'),
         "telemetry.csv, line 4, column vibration_mm_s: '2,75' is not a number",
@@ -262,8 +286,67 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "telemetry.csv (it looks like UTF-16): not UTF-8",
         "save the file as UTF-8",
     ),
-    "gzip cut off": (_pack(lambda packed: packed[:-30]), "telemetry.csv.gz", "cut off; compress it again"),
+    "gzip cut off": (_pack(lambda packed: packed[:-30]), "telemetry.csv.gz", "cut off; copy or compress it again"),
     "gzip that is none": (_pack(lambda _: b"asset_id"), "telemetry.csv.gz: not compressed", "compress the file"),
+    "gzip with a wrong checksum is called uncompressed": (
+        _pack(lambda packed: packed[:-8] + b"\0" * 8),
+        "telemetry.csv.gz, after line ",
+        "damaged or cut off; copy or compress it again",
+    ),
+    "gzip with more behind it is called uncompressed": (
+        _pack(lambda packed: packed + b"more"),
+        "telemetry.csv.gz, after line ",
+        "damaged or cut off; copy or compress it again",
+    ),
+    "gzip that is not called so": (
+        _write("telemetry.csv", gzip.compress(TELEMETRY.encode(), mtime=0)),
+        "telemetry.csv: compressed with gzip",
+        "name it telemetry.csv.gz",
+    ),
+    "another file in gzip": (
+        _write("failures.csv", gzip.compress(b"asset_id,failed_at\n", mtime=0)),
+        "failures.csv: compressed with gzip",
+        "unpack it",
+    ),
+    "a zip archive": (
+        _zip("telemetry.csv"),
+        "telemetry.csv: a zip archive or a spreadsheet",
+        "unpack it, or save it as CSV",
+    ),
+    "UTF-16 without a mark": (
+        _write("telemetry.csv", TELEMETRY.encode("utf-16-be")),
+        "telemetry.csv: not UTF-8 text (it holds NUL bytes)",
+        "save the file as UTF-8",
+    ),
+    "a link to telemetry that is gone": (
+        _link("telemetry.csv"),
+        "telemetry.csv: a link to gone/away.csv, which is not there",
+        "correct or remove it",
+    ),
+    "a link to failures that are gone, as if nothing had failed": (
+        _link("failures.csv"),
+        "failures.csv: a link to gone/away.csv, which is not there",
+        "correct or remove it",
+    ),
+    "two rows within a millisecond, called twice the same": (
+        _append("telemetry.csv", "p1,2026-01-01T00:10:00.250400Z,1,2\n"),
+        "line 6, column observed_at: p1 has a row for this time already, line 4, with times kept to the millisecond",
+        "give features of such fast data, or fewer samples",
+    ),
+    "parquet with two rows within a millisecond": (
+        _column(
+            "observed_at",
+            lambda _: pa.array([1_700_000_000_000_000_000 + 200_000 * i for i in range(4)], pa.timestamp("ns", "UTC")),
+        ),
+        "row 3, column observed_at: p1 has a row for this time already, row 1, with times kept to the millisecond",
+        "give features of such fast data, or fewer samples (2 rows follow so fast)",
+    ),
+    "an underscore in a number, called infinite": (
+        _reading("1_000"),
+        "line 4, column vibration_mm_s: '1_000' is not a number as written here",
+        "use the digits 0 to 9",
+    ),
+    "one cell": (_append("telemetry.csv", "p1\n"), "telemetry.csv, line 6: 1 cell, but", "leave missing"),
     "parquet with text for a number": (
         _column("speed_rpm", lambda column: column.cast(pa.string())),
         "telemetry.parquet, column speed_rpm: string is not a number",
@@ -318,6 +401,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "baseline out of range": (
         _append("dataset.toml", "[calibration]\nbaseline_samples = 99999999999\n"),
+        "dataset.toml, line 14, calibration.baseline_samples: ",
+        "give 10 to 1000000",
+    ),
+    "baseline of nothing": (
+        _append("dataset.toml", "[calibration]\nbaseline_samples = 0\n"),
+        "dataset.toml, line 14, calibration.baseline_samples: ",
+        "give 10 to 1000000",
+    ),
+    "baseline of less than nothing": (
+        _append("dataset.toml", "[calibration]\nbaseline_samples = -1\n"),
         "dataset.toml, line 14, calibration.baseline_samples: ",
         "give 10 to 1000000",
     ),
@@ -453,7 +546,11 @@ ODDITIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "failure before the first sample": (
         _write("failures.csv", "asset_id,failed_at\np1,2025-01-01T00:00:00Z\np1,2025-02-01T00:00:00Z\n"),
         "failures.csv, line 2, column failed_at: p1 failed before its first sample, so nothing is learned from it; "
-        "check the time (1 more rows like this)",
+        "check the time (1 more row like this)",
+    ),
+    "failure at the first sample": (
+        _write("failures.csv", "asset_id,failed_at\np1,2026-01-01T00:00:00Z\n"),
+        "failures.csv, line 2, column failed_at: p1 failed at its first sample, so nothing is learned from it; check",
     ),
     "failure years after the last sample": (
         _write("failures.csv", "asset_id,failed_at\np1,2036-01-01T00:00:00Z\n"),
