@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from forewarn_models.layout import Bools, Floats, Layout, by_asset, put, row_dots, updated
 
 _PRIOR_SAMPLES: Final = 1.0
-_SMALLEST_VARIANCE: Final = 1e-4
-"""Of a feature, relative to the square of its scale: a regime signal that never moved is known to one percent."""
+_SMALLEST_VARIANCE: Final = 1e-5
+"""Of a feature, relative to the square of its scale: a regime signal that never moved is known to 0.3 %."""
 
 _LEAST_SIZE: Final = 1e-20
 """Of a first reading; with a smaller one as its scale, the square of a square might overflow."""
