@@ -76,8 +76,6 @@ _LOOK_AHEAD: Final = 16_384
 _MATURE_BASELINES: Final = 3
 _NEW_DUTY_WEIGHT: Final = 0.25
 """Samples of a new duty follow each other closely: four tell as much as one of the baseline."""
-_FAMILIAR: Final = 1.96
-"""Normal quantile of the share of the regimes in the baseline that are familiar."""
 _LIMIT_HEALTH: Final = {Condition.ALERT: 0.6, Condition.ALARM: 0.3}
 
 
@@ -308,7 +306,7 @@ def _compared(
     )
     if (doubtful := _either(bad, signs.suspect)) is not None:
         np.copyto(relative, prediction.expected, where=doubtful)
-    strangeness = _strangeness(model, state.regime.freedom, prediction.leverage)
+    strangeness = _strangeness(model, state.regime, prediction.leverage)
     longest_ms = np.where(interval_ms > 0, layout.window * interval_ms, np.inf)
     doubt = _doubt(layout, state.regime, prediction.leverage, strangeness)
     return _Compared(
@@ -393,16 +391,13 @@ def _doubt(layout: Layout, regime: regimes.RegimeState, leverage: Floats, strang
     return np.sqrt(doubt, out=doubt)
 
 
-def _strangeness(model: Model, freedom: Floats, leverage: Floats) -> Floats:
+def _strangeness(model: Model, regime: regimes.RegimeState, leverage: Floats) -> Floats:
     """How far a regime is from those of the baseline: 0 in a familiar one.
 
     What the regression extrapolates there is not trusted, and learned instead. In a regime known well a further sample
     tells little about the machine, but would let a slow fault creep in.
     """
-    p = np.maximum(freedom, 1.0)
-    part = 2.0 / (9.0 * p)
-    square = p * (1.0 - part + _FAMILIAR * np.sqrt(part)) ** 3  # chi-squared quantile: Wilson, Hilferty 1931
-    familiar = (1.0 + np.where(freedom > 0, square, 1.0)) / model.settings.baseline_samples
+    familiar = (1.0 + regime.familiar) / model.settings.baseline_samples
     return np.maximum(leverage / familiar - 1.0, 0.0)
 
 
@@ -476,7 +471,7 @@ def _assess_segment(model: Model, state: State, compared: _Compared, index: int,
         evidence=evidences.collected(evidence_state, evidence, compared.lessons.familiar[steps]),
         condition=condition,
     )
-    calibrating = _calibrating(model, state)
+    calibrating = _calibrating(model, state.baseline, compared.learning)
     after = _collected(after, compared, index, calibrating)
     if after.step < layout.window:
         return after
@@ -759,10 +754,10 @@ def _begun_anew(layout: Layout, state: State, anew: Bools) -> State:
     return state
 
 
-def _calibrating(model: Model, state: State) -> Bools:
+def _calibrating(model: Model, baseline: BaselineState, learning: Bools) -> Bools:
     """(A,) the scatter of the residuals is being learned: in the first baseline, and for as long after a new duty."""
-    new_duty = state.baseline.since_strange * model.layout.window < model.settings.baseline_samples
-    calibrating: Bools = (_maturity(model, state) == Maturity.LEARNING) | new_duty
+    new_duty = baseline.since_strange * model.layout.window < model.settings.baseline_samples
+    calibrating: Bools = learning | new_duty
     return calibrating
 
 

@@ -20,6 +20,8 @@ _PRIOR_SAMPLES: Final = 1.0
 _SMALLEST_VARIANCE: Final = 1e-5
 """Of a feature, relative to the square of its scale: a regime signal that never moved is known to 0.3 %."""
 
+_MOST: Final = 1.96
+"""Normal quantile of the share of the regimes of a baseline that are familiar."""
 _LEAST_SIZE: Final = 1e-20
 """Of a first reading; with a smaller one as its scale, the square of a square might overflow."""
 
@@ -53,7 +55,9 @@ class RegimeState:
     weight: Floats
     """(A,) number of samples behind the fit."""
     freedom: Floats
-    """(A,) number of features that ever moved."""
+    """(A,) number of features that ever moved ..."""
+    familiar: Floats
+    """(A,) ... and the squared distance within which most regimes of a baseline lie, in their standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +91,8 @@ def new_regime_state(layout: Layout, assets: int) -> RegimeState:
         coefficients=np.zeros((assets, p, c)),
         inverse=np.zeros((assets, p, p)),
         weight=np.zeros(assets),
-        freedom=np.full(assets, float(p)),
+        freedom=np.zeros(assets),
+        familiar=np.ones(assets),
     )
 
 
@@ -180,6 +185,7 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
     size = np.sqrt(variance)
     outer = size[:, :, None] * size[:, None, :]
     inverse = np.linalg.inv(gram / outer + _PRIOR_SAMPLES * np.eye(p)) / outer
+    freedom = np.count_nonzero(np.einsum("app->ap", gram) > 0, axis=1).astype(np.float64)
     return updated(
         state,
         fitted=put(state.fitted, due, np.ones(len(due), dtype=np.bool_)),
@@ -188,5 +194,12 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
         coefficients=put(state.coefficients, due, np.matmul(inverse, cross)),
         inverse=put(state.inverse, due, inverse),
         weight=put(state.weight, due, weight),
-        freedom=put(state.freedom, due, np.count_nonzero(np.einsum("app->ap", gram) > 0, axis=1).astype(np.float64)),
+        freedom=put(state.freedom, due, freedom),
+        familiar=put(state.familiar, due, _most(freedom)),
     )
+
+
+def _most(freedom: Floats) -> Floats:
+    """Chi-squared quantile with so many degrees of freedom (Wilson, Hilferty 1931); 1 without any."""
+    part = 2.0 / (9.0 * np.maximum(freedom, 1.0))
+    return np.where(freedom > 0, freedom * (1.0 - part + _MOST * np.sqrt(part)) ** 3, 1.0)
