@@ -17,6 +17,7 @@ Everything is arrays; nothing that is loaded can execute. Learning is done elsew
 import io
 import zipfile
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Any, Final
 
 import msgspec
@@ -331,14 +332,20 @@ def check_fleet_model(model: FleetModel) -> None:
 def check_signals(model: FleetModel, condition: tuple[str, ...], regime: tuple[str, ...]) -> None:
     """
     Raises:
-        FleetModelError: it was learned from machines with other signals.
+        FleetModelError: it was learned from machines with other signals, or in another order or role; it names them.
     """
     learned, given = (*model.header.condition, *model.header.regime), (*condition, *regime)
     missing, more = sorted(set(learned) - set(given)), sorted(set(given) - set(learned))
     _require(not missing, f"learned with the signals {', '.join(missing)}, which this machine lacks; fit it again")
     _require(not more, f"learned without the signals {', '.join(more)}; fit it again")
-    same = model.header.condition == condition and model.header.regime == regime
-    _require(same, "learned with the signals in another order or role; fit it again")
+    roles = (("condition", model.header.condition, condition), ("regime", model.header.regime, regime))
+    for role, before, now in roles:
+        for one, other in zip_longest(before, now):
+            _require(
+                one == other,
+                f"learned with {one or 'nothing more'} where this machine has {other or 'nothing more'} as a {role} "
+                "signal; give the signals in the same order and role, or fit it again",
+            )
 
 
 def _named(arrays: FleetModelArrays) -> list[tuple[str, NDArray[Any]]]:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from forewarn_models.asset_type import AssetType
-from forewarn_models.fleet_model import FleetModelError, FleetModelHeader, check_signals
+from forewarn_models.fleet_model import FleetModelError, check_signals
 from forewarn_models.knowledge import FleetKnowledge, KnowledgeError, load_knowledge
 
 MANIFEST: Final = "manifest.json"
@@ -83,28 +83,10 @@ def load_model(read: Read, asset_type: AssetType) -> FleetKnowledge:
     try:
         knowledge = load_knowledge(contents)
         if knowledge.fleet_model is not None:
-            _check_order(knowledge.fleet_model.header, asset_type)
             check_signals(knowledge.fleet_model, _names(asset_type, "condition"), _names(asset_type, "regime"))
     except (KnowledgeError, FleetModelError) as error:
         raise ModelFolderError(f"{MANIFEST}: {error}") from None
     return knowledge
-
-
-def _check_order(header: FleetModelHeader, asset_type: AssetType) -> None:
-    """Whether the same signals stand in the same order and role; which signals there are is checked elsewhere.
-
-    Raises:
-        FleetModelError: it names the first that differs.
-    """
-    learned = [*((name, "condition") for name in header.condition), *((name, "regime") for name in header.regime)]
-    given = [(name, role) for role in ("condition", "regime") for name in _names(asset_type, role)]
-    if sorted(name for name, _ in learned) == sorted(name for name, _ in given):
-        for (name, role), (other, other_role) in zip(learned, given, strict=True):
-            if (name, role) != (other, other_role):
-                raise FleetModelError(
-                    f"fleet model: learned with {name} ({role}) where this machine has {other} ({other_role}); "
-                    "give the signals in the same order and role, or fit it again"
-                )
 
 
 def _names(asset_type: AssetType, role: str) -> tuple[str, ...]:

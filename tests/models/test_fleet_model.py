@@ -350,8 +350,9 @@ def test_half_a_fleet_model_is_refused() -> None:
     [
         (("flow",), ("load",), "with the signals heat, which this machine lacks"),
         (("flow", "heat", "noise"), ("load",), "without the signals noise"),
-        (("heat", "flow"), ("load",), "in another order or role"),
-        (("flow", "load"), ("heat",), "in another order or role"),
+        (("heat", "flow"), ("load",), "learned with flow where this machine has heat as a condition signal"),
+        (("flow", "load"), ("heat",), "learned with heat where this machine has load as a condition signal"),
+        (("flow",), ("load", "heat"), "learned with heat where this machine has nothing more as a condition signal"),
     ],
 )
 def test_a_machine_with_other_signals_is_refused(

@@ -77,7 +77,7 @@ def assess(
     from forewarn_models.assessment import Condition
 
     with _told():
-        _check_file(out, dataset)
+        _check_file(out, dataset, model)
         read = _read(dataset)
         kernel = _model(read, model)
         with _progress("assessing", len(read.telemetry.t_ms)) as advance:
@@ -185,7 +185,7 @@ def plot(
     if find_spec("matplotlib") is None:
         raise _stop("plot needs matplotlib, which is not installed: pip install 'forewarn[plot]'", FAILED)
     with _told():
-        _check_file(out, dataset)
+        _check_file(out, dataset, model)
         read = only_asset(_read(dataset), asset)
         kernel = _model(read, model)
         with _progress("assessing", len(read.telemetry.t_ms)) as advance:
@@ -285,7 +285,7 @@ def _settings(path: Path) -> str:
         raise WorldError(f"{path}: not UTF-8; save the file as UTF-8") from None
 
 
-def _check_file(out: Path, dataset: Path) -> None:
+def _check_file(out: Path, dataset: Path, model: Path | None) -> None:
     """Whether a file may be written there; before the work, not after it."""
     from forewarn_cloud.history.remarks import KNOWN
 
@@ -298,12 +298,16 @@ def _check_file(out: Path, dataset: Path) -> None:
         raise _stop(f"{out.parent}: {problem}", FAILED)
     if out.resolve() in {(dataset / name).resolve() for name in KNOWN}:
         raise _stop(f"{out}: is a file of the dataset, which would be replaced; name another file", FAILED)
+    if model is not None and out.exists() and out.resolve().parent == model.resolve():
+        raise _stop(f"{out}: is a file of the model, which would be replaced; name another file", FAILED)
     _try_writing(out.parent)
 
 
 def _check_model_folder(out: Path, dataset: Path) -> None:
     """Whether a model may be written there; before the work, not after it."""
-    if out.resolve() == dataset.resolve():
+    from forewarn_cloud.history.remarks import KNOWN
+
+    if out.resolve() in {(dataset / name).resolve() for name in ("", *KNOWN)}:
         raise _stop(f"{out}: is the dataset; a model does not belong among the history, name another folder", FAILED)
     nearest = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():

@@ -151,6 +151,15 @@ def test_out_replaced_the_history_it_was_made_of(tmp_path: Path, name: str) -> N
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_out_replaced_a_file_of_the_model(tmp_path: Path) -> None:
+    folder, manifest = write_folder(tmp_path / "d"), tmp_path / "m" / "manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text("{}")
+    told = _call("assess", folder, "--model", manifest.parent, "--out", manifest)
+    assert (told.exit_code, "is a file of the model, which would be replaced" in told.stderr) == (1, True)
+    assert manifest.read_text() == "{}"
+
+
 def test_the_history_was_replaced_where_its_file_lies_elsewhere(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "d")
     picture = (folder / "telemetry.csv").rename(tmp_path / "recorded.png")
@@ -238,6 +247,7 @@ def test_fit_learned_first_and_then_could_not_write(tmp_path: Path) -> None:
         ("link", "link: is no folder; name another place"),
         ("d", "d: is the dataset; a model does not belong among the history"),
         ("same", "same: is the dataset; a model does not belong among the history"),
+        ("d/faults.csv", "d/faults.csv: is the dataset; a model does not belong among the history"),
     ]:
         told = _call("fit", broken, "--out", tmp_path / out)
         assert (told.exit_code, told.stderr.count("\n")) == (1, 1)
