@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_cloud.history.dataset import Dataset
+from forewarn_cloud.history.files import written_whole
 from forewarn_cloud.history.lives import Reset, find_resets
 from forewarn_models.assessment import Assessment, Block, Condition, Maturity
 from forewarn_models.kernel import Model, Settings, State, assess, new_state, reset_baseline
@@ -175,15 +176,13 @@ def write_assessments(path: Path, dataset: Dataset, table: AssessmentTable, adva
     Raises:
         OSError: the file cannot be written.
     """
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("w", encoding="utf-8", newline="") as stream:
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(HEADER)
         for start in range(0, len(table.condition), _ROWS_AT_ONCE):
             rows = slice(start, min(start + _ROWS_AT_ONCE, len(table.condition)))
             writer.writerows(_cells(dataset, table, rows))
             advance(rows.stop - rows.start)
-    unfinished.replace(path)
 
 
 def _cells(dataset: Dataset, table: AssessmentTable, rows: slice) -> Iterator[tuple[str, ...]]:

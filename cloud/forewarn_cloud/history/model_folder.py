@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from forewarn_cloud.history.files import written_whole
 from forewarn_models.asset_type import AssetType
 from forewarn_models.knowledge import FleetKnowledge
 from forewarn_models.model_folder import Manifest, ModelFolderError, load_model, pack
@@ -32,12 +33,10 @@ def load_model_folder(folder: Path, asset_type: AssetType) -> FleetKnowledge:
 
 def _write_durably(path: Path, content: bytes) -> None:
     """Replace a file in one step; it is on disk when this returns."""
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as stream:
+    with written_whole(path) as unfinished, unfinished.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forewarn_cloud.history.cells import DatasetError
+from forewarn_cloud.history.files import written_whole
 from forewarn_cloud.history.lives import MS_PER_HOUR, UNCHANGED
 from forewarn_cloud.history.story import Story, expected_range, strongest_signals, true_lives
 from forewarn_models.assessment import Condition, Maturity
@@ -154,12 +155,10 @@ def save_picture(out: Path, story: Story, language: str = "en") -> None:
         OSError: the file cannot be written.
     """
     kind = out.suffix.removeprefix(".").lower()
-    unfinished = out.with_name(out.name + ".part")
-    with _drawing(kind, language):
+    with _drawing(kind, language), written_whole(out) as unfinished:
         figure = _draw(story, _WORDS[language], language)
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(unfinished, format=kind, dpi=150, metadata=metadata)
-    unfinished.replace(out)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,21 @@ def test_assess_does_not_begin_if_it_cannot_write(fleet: Path, tmp_path: Path) -
     assert (missing.exit_code, "nowhere: no such folder; create it first" in missing.stderr) == (1, True)
     folder = _call("assess", fleet, "--out", tmp_path)
     assert (folder.exit_code, "is a folder; name a file" in folder.stderr) == (1, True)
+
+
+def test_half_a_file_was_left_behind_by_a_full_disk(fleet: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.csv"
+    out.write_text("of an earlier run\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        told = _call("assess", fleet, "--out", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (told.exit_code, told.stderr.count("\n")) == (1, 1)
+    assert "file too large" in told.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert out.read_text() == "of an earlier run\n"
 
 
 @pytest.mark.parametrize("name", ["telemetry.csv", "dataset.toml", "failures.csv", "../d/telemetry.csv", "link.csv"])
