@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forewarn_cloud.history.description import DESCRIPTION, Description
 from forewarn_cloud.history.telemetry import FILES, Telemetry, telemetry_path
-from forewarn_models.asset_type import AssetType, Role
+from forewarn_models.asset_type import AssetType, Role, Signal
 from forewarn_models.kernel import Settings
 
 KNOWN: Final = (DESCRIPTION, *FILES, "failures.csv", "faults.csv", "remaining_life.csv", "maintenance.csv")
@@ -36,14 +37,22 @@ def _misnamed(folder: Path) -> Iterator[str]:
 
 def _silent_signals(file: str, asset_type: AssetType, telemetry: Telemetry) -> Iterator[str]:
     missing, constant = defaultdict[Role, list[str]](list), defaultdict[Role, list[str]](list)
+    impossible = list[str]()
     for signal, values in zip(asset_type.signals, telemetry.values.T, strict=True):
         seen = values[~np.isnan(values)]
         if len(seen) == 0:
             missing[signal.role].append(signal.name)
+        elif not _is_measurement(signal, seen).any():
+            impossible.append(signal.name)
         elif len(seen) > 1 and np.all(seen == seen[0]):
             constant[signal.role].append(signal.name)
     for names in missing.values():
         yield f"{file}, column {', '.join(names)}: no reading; fill it, or take the signal out of {DESCRIPTION}"
+    if impossible:
+        yield (
+            f"{file}, column {', '.join(impossible)}: every reading is a sentinel or outside valid_min to valid_max; "
+            f"correct them in {DESCRIPTION}, or the unit of the readings"
+        )
     if constant["condition"]:
         yield (
             f"{file}, column {', '.join(constant['condition'])}: the same value in every row, which can show no fault; "
@@ -54,6 +63,13 @@ def _silent_signals(file: str, asset_type: AssetType, telemetry: Telemetry) -> I
             f"{file}, column {', '.join(constant['regime'])}: the same value in every row, which can explain nothing; "
             f"take the signal out of {DESCRIPTION}"
         )
+
+
+def _is_measurement(signal: Signal, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    low = -np.inf if signal.valid_min is None else signal.valid_min
+    high = np.inf if signal.valid_max is None else signal.valid_max
+    possible: NDArray[np.bool_] = (values >= low) & (values <= high) & ~np.isin(values, signal.sentinels)
+    return possible
 
 
 def _short_histories(file: str, needed: int, telemetry: Telemetry) -> Iterator[str]:
@@ -70,8 +86,11 @@ def _short_histories(file: str, needed: int, telemetry: Telemetry) -> Iterator[s
 
 def _unknown_regimes(file: str, needed: int, asset_type: AssetType, telemetry: Telemetry) -> Iterator[str]:
     """Assets with rows enough, but too few of them tell the whole regime, without which nothing is learned."""
-    names = [signal.name for signal in asset_type.signals if signal.role == "regime"]
-    missing = np.isnan(telemetry.values[:, [asset_type.signal_names.index(name) for name in names]])
+    regimes = [(i, signal) for i, signal in enumerate(asset_type.signals) if signal.role == "regime"]
+    if not regimes:
+        return
+    names = [signal.name for _, signal in regimes]
+    missing = np.stack([~_is_measurement(signal, telemetry.values[:, i]) for i, signal in regimes], axis=1)
     counts = np.bincount(telemetry.asset_index, minlength=len(telemetry.assets))
     whole = np.bincount(telemetry.asset_index[~missing.any(axis=1)], minlength=len(telemetry.assets))
     unknown = np.flatnonzero((counts >= needed) & (whole < needed))

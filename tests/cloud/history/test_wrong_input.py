@@ -606,6 +606,20 @@ def test_nothing_was_told_of_a_regime_read_too_seldom_to_learn_what_is_normal(tm
     assert _warnings("assess", _regimes("1500", "1501", "1502", "1503", "1504", ""), tmp_path / "e") == []
 
 
+@pytest.mark.parametrize(("bound", "reading"), [("sentinels = [9999.0]", "9999"), ("valid_max = 100.0", "1500")])
+def test_nothing_was_told_of_a_regime_whose_readings_are_no_measurements(
+    tmp_path: Path, bound: str, reading: str
+) -> None:
+    description = DESCRIPTION.replace('name = "speed_rpm"', f'name = "speed_rpm"\n{bound}')
+    folder = write_folder(tmp_path / "d", description=description, telemetry=_regimes(reading))
+    impossible, never = read_dataset(folder).remarks
+    assert impossible == (
+        "telemetry.csv, column speed_rpm: every reading is a sentinel or outside valid_min to valid_max; correct them "
+        "in dataset.toml, or the unit of the readings"
+    )
+    assert "in only 0 of its 600 rows" in never
+
+
 def test_another_column_was_blamed_where_a_shipped_type_has_its_signals_in_another_order(tmp_path: Path) -> None:
     signals = builtin_asset_type("motor_fan").signals[::-1]
     silent = next(signal for signal in signals if signal.role == "condition").name
