@@ -222,7 +222,9 @@ class _Lessons:
     features: Floats
     readings: Floats
     counted: Ints
-    """(W, A, p), (W, A, C), (W, A) sums and number of the samples that may become a block of the reference."""
+    """(W, A, p), (W, A, C), (W, A) sums and number of the samples that may become a block of the reference ..."""
+    blank: Ints | None
+    """(W, A, C) ... and how many of them were filled; None where none was."""
     gap: Bools
     """There was a longer time than a window between two samples."""
 
@@ -324,7 +326,9 @@ def _compared(
         doubt=doubt,
         standard=evidences.standardised(state.evidence, residual, doubt),
         gain=_gain(layout, readings, known, interval_ms),
-        lessons=_lessons(windows, readings, readable, learning, prediction, relative, strangeness, longest_ms),
+        lessons=_lessons(
+            windows, readings, readable, learning, prediction, relative, doubtful, strangeness, longest_ms
+        ),
     )
 
 
@@ -335,6 +339,7 @@ def _lessons(
     learning: Bools,
     prediction: Prediction,
     filled: Floats,
+    doubtful: Bools | None,
     strangeness: Floats,
     longest_ms: Floats,
 ) -> _Lessons:
@@ -352,6 +357,7 @@ def _lessons(
         features=sums(prediction.features if whole is None else prediction.features * whole, windows),
         readings=sums(filled if whole is None else filled * whole, windows),
         counted=sums(counted, windows, np.int64),
+        blank=None if doubtful is None else sums(doubtful & counted[:, :, None], windows, np.int64),
         gap=sums(readings.step_ms > longest_ms, windows, np.int64) > 0,
     )
 
@@ -610,12 +616,13 @@ def _pace(model: Model, left_hours: Floats | None) -> Pace:
 def _collected(state: State, compared: _Compared, index: int, calibrating: Bools) -> State:
     """The state with what a window teaches put aside for learning at its end."""
     lessons, steps = compared.lessons, compared.windows[index]
+    readings = lessons.readings[index]
+    if lessons.blank is not None:  # what is missing is where the reference is, or it would be drawn back
+        readings = readings + lessons.blank[index] * state.reference.level * state.evidence.deviation
     after = updated(
         state,
         relearning=relearnings.noted_gap(state.relearning, lessons.gap[index]),
-        reference=references.collected(
-            state.reference, lessons.features[index], lessons.readings[index], lessons.counted[index]
-        ),
+        reference=references.collected(state.reference, lessons.features[index], readings, lessons.counted[index]),
         baseline=updated(
             state.baseline,
             pending=state.baseline.pending + lessons.readable[index],

@@ -661,6 +661,21 @@ def test_signals_that_wander_by_nature_are_followed_and_steady_ones_are_not() ->
     assert alarmed[8:].all()
 
 
+def test_missing_readings_drew_the_reference_of_a_wandering_signal_back_to_its_baseline() -> None:
+    """What is missing was taken to be where the signal was while it was learned: the evidence grew by a fifth."""
+    model = Model(
+        asset_type=generic_asset_type((Signal(name="a", unit="1"), Signal(name="b", unit="1"))),
+        settings=Settings(baseline_samples=400),
+    )
+    random = np.random.default_rng(5)
+    values = 20.0 + random.normal(0, 0.05, (1600, 16, 2))
+    values[:, :, 0] += np.cumsum(random.normal(0, 0.05, (1600, 16)), axis=0)
+    thinned = np.where(random.random(values.shape) < 0.3, np.nan, values)
+    t_ms = np.repeat(STEP_MS * np.arange(1600, dtype=np.int64)[:, None], 16, axis=1)
+    whole, missing = (assessed(model, Block(t_ms=t_ms, values=each)).anomaly_score[500:] for each in (values, thinned))
+    assert missing.mean() < 1.05 * whole.mean()
+
+
 def test_what_wanders_is_not_estimated_again_in_a_new_duty(pump_model: Model) -> None:
     """It was, from the ramp of a fault that grew meanwhile; the reference then followed the fault to the end."""
     fault = Fault(failure_mode="bearing_wear", from_day=12.5, to_day=40)
