@@ -1,9 +1,10 @@
 """State detection, the verdict: from a score that goes up and down to a condition one can act on.
 
-Raise levels, a lower clear level and dwell times, all in observed running time, keep the condition from flapping.
-Limits that hold for every machine of the type speak from the first sample on, though no louder than ALERT while the
-machine warms up. One signal that leaps while the others
-stay is a suspect sensor (a changed unit, a loose mount): worth an ALERT, no evidence of a fault. A sensor that told the
+Raise levels, a lower clear level and dwell times, all in observed running time, keep the condition from flapping. At
+the same score a slow fault leaves more time than a quick one, so its ALARM waits, within bounds; what a fleet model
+knows of the time left decides instead, where there is one. Limits that hold for every machine of the type speak from
+the first sample on, though no louder than ALERT while the machine warms up. One signal that leaps while the others stay
+is a suspect sensor (a changed unit, a loose mount): worth an ALERT, no evidence of a fault. A sensor that told the
 impossible on a machine at work is not believed about limits either, until it has told something credible there again:
 on its way to the impossible (a temperature in another unit, at every start) it would pass the limit.
 """
