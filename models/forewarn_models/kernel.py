@@ -403,7 +403,7 @@ def _strangeness(model: Model, regime: regimes.RegimeState, leverage: Floats) ->
     What the regression extrapolates there is not trusted, and learned instead. In a regime known well a further sample
     tells little about the machine, but would let a slow fault creep in.
     """
-    familiar = (1.0 + regime.familiar) / model.settings.baseline_samples
+    familiar = (1.0 + regimes.familiar_square(regime)) / model.settings.baseline_samples
     return np.maximum(leverage / familiar - 1.0, 0.0)
 
 

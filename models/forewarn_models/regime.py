@@ -9,12 +9,13 @@ linear regression): large in a regime the machine was never seen in, so that ign
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forewarn_models.layout import Bools, Floats, Layout, by_asset, put, row_dots, updated
+from forewarn_models.layout import Bools, Floats, Ints, Layout, by_asset, put, row_dots, updated
 
 _PRIOR_SAMPLES: Final = 1.0
 _SMALLEST_VARIANCE: Final = 1e-5
@@ -54,10 +55,8 @@ class RegimeState:
     """(A, p, p) P of the leverage."""
     weight: Floats
     """(A,) number of samples behind the fit."""
-    freedom: Floats
-    """(A,) number of features that ever moved ..."""
-    familiar: Floats
-    """(A,) ... and the squared distance within which most regimes of a baseline lie, in their standard deviations."""
+    freedom: Ints
+    """(A,) number of features that ever moved."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,8 +90,7 @@ def new_regime_state(layout: Layout, assets: int) -> RegimeState:
         coefficients=np.zeros((assets, p, c)),
         inverse=np.zeros((assets, p, p)),
         weight=np.zeros(assets),
-        freedom=np.zeros(assets),
-        familiar=np.ones(assets),
+        freedom=np.zeros(assets, dtype=np.int64),
     )
 
 
@@ -185,7 +183,6 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
     size = np.sqrt(variance)
     outer = size[:, :, None] * size[:, None, :]
     inverse = np.linalg.inv(gram / outer + _PRIOR_SAMPLES * np.eye(p)) / outer
-    freedom = np.count_nonzero(np.einsum("app->ap", gram) > 0, axis=1).astype(np.float64)
     return updated(
         state,
         fitted=put(state.fitted, due, np.ones(len(due), dtype=np.bool_)),
@@ -194,12 +191,19 @@ def _fitted(layout: Layout, state: RegimeState, due: NDArray[np.intp]) -> Regime
         coefficients=put(state.coefficients, due, np.matmul(inverse, cross)),
         inverse=put(state.inverse, due, inverse),
         weight=put(state.weight, due, weight),
-        freedom=put(state.freedom, due, freedom),
-        familiar=put(state.familiar, due, _most(freedom)),
+        freedom=put(state.freedom, due, np.count_nonzero(np.einsum("app->ap", gram) > 0, axis=1)),
     )
 
 
-def _most(freedom: Floats) -> Floats:
-    """Chi-squared quantile with so many degrees of freedom (Wilson, Hilferty 1931); 1 without any."""
+def familiar_square(state: RegimeState) -> Floats:
+    """(A,) the squared distance within which most regimes of a baseline lie, in their standard deviations."""
+    square: Floats = _squares(state.feature_mean.shape[1])[state.freedom]
+    return square
+
+
+@lru_cache(maxsize=64)
+def _squares(most: int) -> Floats:
+    """Chi-squared quantiles with 0 to `most` degrees of freedom (Wilson, Hilferty 1931); 1 without any."""
+    freedom = np.arange(most + 1.0)
     part = 2.0 / (9.0 * np.maximum(freedom, 1.0))
     return np.where(freedom > 0, freedom * (1.0 - part + _MOST * np.sqrt(part)) ** 3, 1.0)
